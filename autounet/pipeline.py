@@ -1,0 +1,114 @@
+"""The job on one page: a folder of images goes in, a model, its scores and a report come out.
+
+Every verb makes what it needs of the earlier ones, and does again only what has changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the stages are imported where they are used, so that a help text costs nothing
+    from autounet.data.dataset import Dataset
+    from autounet.job import Job
+    from planners.fingerprint import Fingerprint
+    from planners.plan import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the person at the keyboard asked for; None means: decide yourself."""
+
+    layout: str | None = None
+    planner: str = "default"
+    gpu_memory_bytes: int | None = None
+    seconds: float | None = None
+    iterations: int | None = None
+    target: str | None = None
+    configurations: tuple[str, ...] | None = None
+    folds: tuple[int, ...] | None = None
+    replan: bool = False
+    cache: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a run made, for the last lines and the exit code."""
+
+    model: Path
+    report: Path
+    summary: tuple[str, ...]
+    failed_cases: tuple[str, ...] = ()
+
+
+def run(dataset: Path, job: Job, wishes: Wishes) -> Outcome:
+    """Everything, in the order it happens."""
+    data = check(dataset, job, wishes)
+    fingerprint = measure(data, job)
+    plan = decide(fingerprint, job, wishes)
+    prepare(data, plan, job, wishes)
+    train(data, plan, job, wishes)
+    return finish(data, plan, job)
+
+
+def check(dataset: Path, job: Job, wishes: Wishes) -> Dataset:
+    """What is in the folder, and what is wrong with it."""
+    from autounet.stages import check as stage
+
+    return stage.check(dataset, job, layout=wishes.layout)
+
+
+def measure(data: Dataset, job: Job) -> Fingerprint:
+    """The dataset in numbers, and its folds."""
+    from autounet.stages import measure as stage
+
+    return stage.measure(data, job)
+
+
+def decide(fingerprint: Fingerprint, job: Job, wishes: Wishes) -> Plan:
+    """The plan: a new one, or the one that lies in the work folder and may have been edited."""
+    from autounet.machine import hardware
+    from autounet.stages import plan as stage
+    from planners.hardware import Budget
+
+    path = job.work / "plan.json"
+    if path.exists() and not wishes.replan:
+        return stage.read_plan(path)
+    budget = Budget(memory_bytes=wishes.gpu_memory_bytes, training_seconds=wishes.seconds, target=wishes.target)  # type: ignore[arg-type]
+    return stage.plan(fingerprint, hardware(job.device), budget, wishes.planner, job)
+
+
+def prepare(data: Dataset, plan: Plan, job: Job, wishes: Wishes) -> None:
+    """Every case as the networks want it, in the cache."""
+    from autounet.stages import prepare as stage
+
+    stage.prepare(data, plan, job, cache=wishes.cache, configurations=wishes.configurations)
+
+
+def train(data: Dataset, plan: Plan, job: Job, wishes: Wishes) -> None:
+    """Every fold of every configuration, and the masks of the cases each fold did not see."""
+    from autounet.data.splits import read_splits
+    from autounet.stages import train as stage
+
+    splits = read_splits(job.work / "splits.json", data)
+    stage.train(
+        data,
+        plan,
+        splits,
+        job,
+        configurations=wishes.configurations,
+        folds=wishes.folds,
+        seconds=wishes.seconds,
+        iterations=wishes.iterations,
+    )
+
+
+def finish(data: Dataset, plan: Plan, job: Job) -> Outcome:
+    """Choose, pack, and report."""
+    from autounet.stages import bundle, report, select
+
+    selection = select.select(data, plan, job)
+    model = bundle.make_bundle(data, plan, selection, job)
+    page = report.report(job.work, job)
+    return Outcome(model=model, report=page, summary=selection.lines(model), failed_cases=selection.failed_cases)
