@@ -1,0 +1,1 @@
+"""Files that survive anything: publish, manifest, lock, cache, weights, checkpoints."""
