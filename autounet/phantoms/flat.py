@@ -51,7 +51,7 @@ def slide(rng: np.random.Generator, size: int) -> FlatImage:
         low, high = np.maximum(centre - radius - 1, 0).astype(int), np.minimum(centre + radius + 2, size).astype(int)
         box = (slice(low[0], high[0]), slice(low[1], high[1]))
         y, x = np.mgrid[box]
-        away = np.hypot(y - centre[0], x - centre[1]) / radius * (1 + 0.08 * np.cos(5 * np.arctan2(y - centre[0], x - centre[1]) + radius))
+        away = np.hypot(y - centre[0], x - centre[1]) / radius * (1 + 0.05 * np.cos(5 * np.arctan2(y - centre[0], x - centre[1]) + radius))
         vessel = rng.random() < 0.35
         part = (away < 0.5) if vessel else (away < 1) & (away > 0.55)
         label[box][part] = 2 if vessel else 1

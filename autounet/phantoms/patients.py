@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autounet.phantoms.shapes import Floats, Mm, Points, Waves, bend, ellipsoid, tube
+from autounet.rng import generator
 
 Masks = NDArray[np.uint8]
 
@@ -145,7 +146,8 @@ class Torso:
         u = extent_mm / 380
         side = int(np.ceil((classes / 1.2) ** (1 / 3) + 0.5))
         lattice = [(x, y, z) for z in range(side) for y in range(side) for x in range(side)]
-        chosen = rng.permutation(len(lattice))[:classes]
+        anatomy = generator(0, "anatomy", classes)  # the same in every patient, or nothing could be learnt
+        chosen = anatomy.permutation(len(lattice))[:classes]
         pitch = 200 * u / side
         organs = []
         for index in chosen:
@@ -155,7 +157,7 @@ class Torso:
             bends=tuple(Waves.draw(rng, 120 * u) for _ in range(3)),  # type: ignore[arg-type]
             texture=Waves.draw(rng, 12 * u, 3),
             organs=tuple(organs),
-            hounsfield=tuple(float(h) for h in rng.permutation(np.linspace(75, 260, classes))),
+            hounsfield=tuple(float(h + rng.uniform(-4, 4)) for h in anatomy.permutation(np.linspace(75, 260, classes))),
             extent=extent_mm,
         )
 
