@@ -1,0 +1,88 @@
+"""Progress on a terminal: one moving line a task, which fits the width whatever the names are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from autounet.progress.wording import clock, rate, shorten, size, visible
+
+if TYPE_CHECKING:
+    from autounet.progress.voice import Task, Voice
+
+BAR_COLUMNS = 18
+STYLES = {"warning": "yellow", "done": "green", "note": "", "detail": "dim"}
+
+
+class Bars:
+    """Redraws the tasks in place; lasting lines scroll above them."""
+
+    def __init__(self, voice: Voice) -> None:
+        self._console = Console(file=voice.stream, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._ascii = not self._console.encoding.lower().startswith("utf")
+        self._tasks: list[Task] = []
+        self._memory_bytes = 0
+        self._live: Live | None = None
+
+    def say(self, text: str, style: str = "") -> None:
+        """A lasting line above the bars."""
+        mark = "" if style != "done" else ("ok " if self._ascii else "✓ ")
+        coding = self._console.encoding
+        plain = (mark + visible(text)).encode(coding, "backslashreplace").decode(coding)
+        self._console.print(Text(plain, style=STYLES.get(style, "")))
+
+    def refresh(self, tasks: list[Task], memory_bytes: int) -> None:
+        """The next picture shows these; it is drawn by itself five times a second."""
+        self._tasks = tasks
+        self._memory_bytes = memory_bytes or self._memory_bytes
+        if tasks and self._live is None:
+            self._live = Live(console=self._console, get_renderable=self._draw, refresh_per_second=5, transient=True)
+            self._live.start()
+        elif not tasks and self._live is not None:
+            self.close()
+
+    def close(self) -> None:
+        """Leave the terminal as it was, cursor shown."""
+        live, self._live, self._tasks = self._live, None, []
+        if live is not None:
+            live.stop()
+
+    def _draw(self) -> Text:
+        tasks, columns = self._tasks, max(20, self._console.width - 1)
+        name_columns = max((len(t.name) for t in tasks), default=0)
+        lines = [line(t, min(name_columns, 16), columns, self._memory_bytes if t is tasks[-1] else 0, self._ascii) for t in tasks]
+        return Text("\n").join(lines)
+
+
+def line(task: Task, name_columns: int, columns: int, memory_bytes: int, plain: bool) -> Text:
+    """One task in at most `columns` columns: name, bar, count, rate, time left, memory, and what is in work."""
+    dots = "..." if plain else "…"
+    left = task.seconds_left
+    facts = [
+        f"{task.done:g}/{task.total:g}" if task.total is not None else f"{task.done:g} {task.unit}",
+        rate(task.per_second, task.unit) if task.per_second > 0 else "",
+        f"{clock(left)} left" if left is not None else "",
+        size(memory_bytes) if memory_bytes else "",
+    ]
+    text = Text(shorten(task.name, name_columns, dots).ljust(name_columns) + " ", style="bold", no_wrap=True)
+    if task.total:
+        text.append_text(_bar(min(1.0, task.done / task.total), BAR_COLUMNS if columns >= 70 else 8, plain))
+        text.append(" ")
+    for fact, style in zip(facts, ("", "cyan", "", "dim"), strict=True):
+        if fact and len(text) + len(fact) + 2 <= columns:
+            text.append(f"{fact}  ", style=f"not bold {style}")
+    room = columns - len(text)
+    if task.doing and room >= 6:
+        coded = task.doing if not plain else task.doing.encode("ascii", "backslashreplace").decode()
+        text.append(shorten(coded, room, dots), style="not bold dim")
+    text.rstrip()
+    return text
+
+
+def _bar(fraction: float, columns: int, plain: bool) -> Text:
+    full, empty = ("#", "-") if plain else ("━", "━")
+    filled = int(fraction * columns)
+    return Text(full * filled, style="not bold green").append(empty * (columns - filled), style="not bold bright_black")
