@@ -8,6 +8,7 @@ import os
 
 open_file = os.open
 read = os.read
+read_into = os.readv
 write = os.write
 pwrite = os.pwrite
 fsync = os.fsync

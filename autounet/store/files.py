@@ -95,7 +95,7 @@ def publish_tree(path: Path, fill: Callable[[Path], None], *, verify: Callable[[
             calls.mkdir(part, 0o700)
         fill(part)
         with explained(path, lambda: tree_size(part)):
-            _sync_tree(part)
+            sync_tree(part)
             digest = digest_tree(part)
         if verify is not None:
             verify(part)
@@ -210,7 +210,8 @@ def _write_all(file: BinaryIO, data: bytes) -> None:
     file.write(data)
 
 
-def _sync_tree(folder: Path) -> None:
+def sync_tree(folder: Path) -> None:
+    """Make all files and names below a folder last."""
     for place, _, files in os.walk(folder, topdown=False):
         for name in files:
             descriptor = calls.open_file(Path(place, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -88,13 +88,13 @@ class Manifest:
             self._refresh()
             entries = {name: digest for name, digest in {**self._entries, **added}.items() if name not in removed}
             if entries != self._entries or not self._stamp:
-                publish_json(self.path, _plain(entries))
+                publish_json(self.path, entries_to_plain(entries))
                 self._entries, self._stamp = entries, _stamp(self.path)
 
     def _refresh(self) -> None:
         stamp = _stamp(self.path)
         if stamp != self._stamp:
-            self._entries = _read(self.path) if stamp else {}
+            self._entries = entries_from_plain(read_json(self.path, max_bytes=MAX_BYTES), self.path) if stamp else {}
             self._stamp = stamp
 
 
@@ -106,7 +106,8 @@ def check_relative(name: str, where: str) -> None:
         raise UserError(f"{where}: {name!r} is no relative path inside the folder", "use a posix path below the folder")
 
 
-def _plain(entries: Mapping[str, Digest]) -> dict[str, object]:
+def entries_to_plain(entries: Mapping[str, Digest]) -> dict[str, object]:
+    """A sealed list of digests as JSON."""
     listed = {name: {"size": entries[name].size, "sha256": entries[name].sha256} for name in sorted(entries)}
     return {"schema": SCHEMA, "seal": _seal(entries), "entries": listed}
 
@@ -117,8 +118,8 @@ def _seal(entries: Mapping[str, Digest]) -> str:
     return sha256("".join(lines).encode()).hexdigest()
 
 
-def _read(path: Path) -> dict[str, Digest]:
-    plain = read_json(path, max_bytes=MAX_BYTES)
+def entries_from_plain(plain: object, path: Path) -> dict[str, Digest]:
+    """The digests of a sealed list; `path` is named when anything about it is wrong."""
     if not isinstance(plain, dict) or not isinstance(plain.get("entries"), dict):
         raise UserError(f"{path} is no manifest: it holds no list of entries", _AGAIN)
     if plain.get("schema") != SCHEMA:

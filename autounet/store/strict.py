@@ -54,27 +54,32 @@ def parse_json(data: bytes, name: str, *, max_depth: int = MAX_DEPTH) -> object:
 
 def read_bytes(path: Path, *, max_bytes: int) -> bytes:
     """All of a regular file that is not longer than `max_bytes`; anything else is a UserError."""
+    descriptor, _ = open_regular(path, max_bytes=max_bytes)
+    data = bytearray()
+    try:
+        while len(data) <= max_bytes and (block := calls.read(descriptor, min(1 << 20, max_bytes + 1 - len(data)))):
+            data += block
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})", "check the disk or the network share, then type it again") from error
+    finally:
+        calls.close(descriptor)
+    return bytes(data)
+
+
+def open_regular(path: Path, *, max_bytes: int) -> tuple[int, int]:
+    """Descriptor and size of a regular file that is not longer than `max_bytes`; anything else is a UserError."""
     try:
         # Not blocking: a pipe with a file's name would otherwise be waited for without end.
         descriptor = calls.open_file(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         _refuse_to_open(path, error)
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{path} is no regular file", "name a file")
-        if status.st_size > max_bytes:
-            raise UserError(f"{path} has {status.st_size} bytes, more than the {max_bytes} that are read", _AGAIN)
-        data = bytearray()
-        while len(data) <= max_bytes and (block := calls.read(descriptor, min(1 << 20, max_bytes + 1 - len(data)))):
-            data += block
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror})", "check the disk or the network share and type the same command again"
-        ) from error
-    finally:
-        calls.close(descriptor)
-    return bytes(data)
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_size <= max_bytes:
+        return descriptor, status.st_size
+    calls.close(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{path} is no regular file", "name a file")
+    raise UserError(f"{path} has {status.st_size} bytes, more than the {max_bytes} that are read", _AGAIN)
 
 
 def read_value(path: Path, kind: type[T], *, max_bytes: int = MAX_BYTES) -> T:
@@ -128,9 +133,8 @@ def _finite_only(word: str) -> NoReturn:
 
 def _walk(plain: object, name: str, max_depth: int) -> None:
     level = [plain]
-    for _ in range(max_depth + 1):
-        if not level:
-            return
+    depth = 0
+    while level:
         inner: list[object] = []
         for value in level:
             if isinstance(value, dict):
@@ -140,8 +144,10 @@ def _walk(plain: object, name: str, max_depth: int) -> None:
                 inner += value
             else:
                 _check_leaf(value, name)
+        depth += any(isinstance(value, dict | list) for value in level)
+        if depth > max_depth:
+            raise UserError(f"{name} is nested deeper than {max_depth} levels", _AGAIN)
         level = inner
-    raise UserError(f"{name} is nested deeper than {max_depth} levels", _AGAIN)
 
 
 def _check_leaf(value: object, name: str) -> None:
