@@ -1,0 +1,154 @@
+"""Asking the networks: tiles and their mirror images in batches, every member on each, one mean vote a tile."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from autounet.inference.settings import InferenceSettings, Member
+from planners.errors import UserError
+
+if TYPE_CHECKING:
+    from planners.fingerprint import Triple
+
+OUT_OF_MEMORY_WORDS = ("can't allocate memory", "out of memory", "not enough memory", "alloc_failed")
+
+
+class Voters:
+    """The members of one configuration. Holds no state of a case; `in_flight` only ever shrinks, when memory was short."""
+
+    def __init__(self, members: Sequence[Member], settings: InferenceSettings, in_flight: int) -> None:
+        configuration = members[0].configuration
+        self.flat = configuration.dimensions == 2
+        self.patch_zyx: Triple = configuration.patch_zyx
+        self.networks = [member.network for member in members]
+        self.device = device_of(members[0])
+        self.flips = mirror_subsets(settings.mirror_axes)
+        self.settings = settings
+        self.in_flight = max(in_flight, 1)
+
+    def vote(self, tiles_bczyx: Tensor) -> "Votes":
+        """Mean logits of all members and mirrors, in float32, and how far the members disagree when that is wanted."""
+        items = [(tile, flip) for tile in range(len(tiles_bczyx)) for flip in self.flips]
+        votes = Votes(len(tiles_bczyx), len(self.networks), len(self.flips), self.settings.uncertainty and len(self.networks) > 1)
+        at = 0
+        while at < len(items):
+            chunk = items[at : at + self.in_flight]
+            try:
+                answers = self._ask(tiles_bczyx, chunk)
+            except (RuntimeError, MemoryError) as error:
+                self._shrink(error)
+                continue  # the same tiles again, fewer at a time
+            for (tile, _), answer in zip(chunk, answers, strict=True):
+                votes.add(tile, answer)
+            at += len(chunk)
+        votes.check()
+        return votes
+
+    def _ask(self, tiles_bczyx: Tensor, chunk: list[tuple[int, tuple[int, ...]]]) -> list[Tensor]:
+        """Per item the logits of each member (member, k, z, y, x), flipped back."""
+        batch = torch.stack([torch.flip(tiles_bczyx[tile], flip) if flip else tiles_bczyx[tile] for tile, flip in chunk])
+        batch = batch[:, :, 0] if self.flat else batch
+        with torch.inference_mode(), lower_precision(self.device, self.settings.precision):
+            outputs = [network(batch.to(self.device)) for network in self.networks]
+        answers = []
+        for index, (_, flip) in enumerate(chunk):
+            members_kzyx = [output[index][:, None] if self.flat else output[index] for output in outputs]
+            stacked = torch.stack(members_kzyx) if len(members_kzyx) > 1 else members_kzyx[0][None]
+            answers.append(torch.flip(stacked, [axis + 1 for axis in flip]) if flip else stacked)
+        return answers
+
+    def _shrink(self, error: Exception) -> None:
+        if not is_out_of_memory(error):
+            raise error
+        if self.in_flight == 1:
+            raise UserError(
+                f"not even one patch of {self.patch_zyx} voxels fits in the memory of {self.device.type}",
+                "free memory, or predict on another device with --device cpu",
+            ) from error
+        self.in_flight //= 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+class Votes:
+    """Sums of answers, tile by tile."""
+
+    def __init__(self, tiles: int, members: int, mirrors: int, disagreement: bool) -> None:
+        self.share, self.mirror_share = 1 / (members * mirrors), 1 / mirrors
+        self.logits: list[Tensor | None] = [None] * tiles
+        self.disagreement: list[Tensor | None] | None = [None] * tiles if disagreement else None
+
+    def add(self, tile: int, answer_mkzyx: Tensor) -> None:
+        """One mirror's answer of all members."""
+        members = len(answer_mkzyx)
+        total = answer_mkzyx.float().sum(0) if members > 1 else answer_mkzyx[0].float()
+        kept = self.logits[tile]
+        self.logits[tile] = total if kept is None else kept.add_(total)
+        if self.disagreement is not None:
+            apart = member_divergence(answer_mkzyx.float())
+            before = self.disagreement[tile]
+            self.disagreement[tile] = apart if before is None else before.add_(apart)
+
+    def mean(self, tile: int) -> Tensor:
+        """(k, z, y, x); the disagreement is the last map when it was wanted."""
+        logits = self.logits[tile]
+        assert logits is not None, "a tile was asked for that nobody voted on"
+        if self.disagreement is None:
+            return logits.mul_(self.share) if self.share != 1 else logits
+        apart = self.disagreement[tile]
+        assert apart is not None, "a tile was asked for that nobody voted on"
+        return torch.cat((logits.mul_(self.share), apart[None].mul_(self.mirror_share)))
+
+    def check(self) -> None:
+        """One sum tells whether any logit is not a number or infinite."""
+        for logits in self.logits:
+            if logits is not None and not torch.isfinite(logits.sum()):
+                raise UserError("the network's answer is not finite", "check the image's intensities, or train the model again")
+
+
+def member_divergence(answer_mkzyx: Tensor) -> Tensor:
+    """Jensen–Shannon divergence of the members' class probabilities: entropy of the mean less mean of the entropies."""
+    if answer_mkzyx.shape[1] == 1:
+        foreground = torch.sigmoid(answer_mkzyx)
+        shares = torch.cat((foreground, 1 - foreground), 1)
+    else:
+        shares = torch.softmax(answer_mkzyx, 1)
+    return (entropy(shares.mean(0), 0) - entropy(shares, 1).mean(0)).clamp_(min=0)
+
+
+def entropy(probabilities: Tensor, axis: int) -> Tensor:
+    """In nats."""
+    return -torch.xlogy(probabilities, probabilities).sum(axis)
+
+
+def mirror_subsets(axes: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Every subset of the axes, as dimensions of (c, z, y, x)."""
+    return tuple(tuple(axis + 1 for axis in subset) for count in range(len(axes) + 1) for subset in combinations(sorted(axes), count))
+
+
+def device_of(member: Member) -> torch.device:
+    """Where the network's weights lie."""
+    first = next(member.network.parameters(), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the allocator said no. Nothing else is ever taken for that."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in OUT_OF_MEMORY_WORDS)
+
+
+@contextmanager
+def lower_precision(device: torch.device, precision: str) -> Iterator[None]:
+    """Autocast where the plan allows it and the device has it."""
+    kinds = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+    if precision not in kinds or (precision == "float16" and device.type == "cpu"):
+        yield
+        return
+    with torch.autocast(device.type, dtype=kinds[precision]):
+        yield

@@ -1,0 +1,100 @@
+"""One case: networks over prepared arrays, labels on the stored grid."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autounet.arrays.frame import Frame
+from autounet.arrays.resample import axis_orders
+from autounet.inference.export import Export, Exported, Wanted
+from autounet.inference.forward import Voters, device_of
+from autounet.inference.settings import InferenceSettings, Member, Prediction
+from autounet.inference.sweep import ArraySource, Sweep, TileSource, sweep_order
+from autounet.inference.votes_to_labels import Decision
+from autounet.progress import Progress
+from planners.errors import UserError
+from planners.fingerprint import Triple
+from planners.plan import Plan
+
+CPU_VOXELS_IN_FLIGHT = 2**18  # more at once gains nothing on a processor and costs memory
+GPU_VOXELS_IN_FLIGHT = 2**23
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """The members of one configuration, the image as that configuration wants it, and their say in an ensemble."""
+
+    members: Sequence[Member]
+    source: TileSource
+    frame: Frame
+    settings: InferenceSettings
+    weight: float = 1.0
+
+
+def predict_prepared(  # noqa: PLR0913 - the one door of this package; every argument has a name at the call
+    members: Sequence[Member],
+    prepared_image_czyx: NDArray[np.float32],
+    frame: Frame,
+    plan: Plan,
+    settings: InferenceSettings | None = None,
+    *,
+    previous_zyx: NDArray[Any] | None = None,
+    threads: int | None = None,
+    max_ram_bytes: int | None = None,
+    progress: Progress | None = None,
+) -> Prediction:
+    """The mean vote of members of one configuration. `previous_zyx` are the cascade's first labels on the network grid."""
+    if not members:
+        raise UserError("there is no trained network to predict with", "train at least one fold")
+    settings = settings or InferenceSettings.of(members[0].configuration)
+    source = ArraySource(prepared_image_czyx, previous_zyx, len(plan.labels.foreground) if previous_zyx is not None else 0)
+    return predict_panels([Panel(members, source, frame, settings)], plan, threads=threads)
+
+
+def predict_panels(panels: Sequence[Panel], plan: Plan, *, threads: int | None = None) -> Prediction:
+    """Several configurations in one pass: their probabilities are averaged on the native grid, row by row."""
+    decision = Decision.of(plan.labels)
+    wanted = Wanted(any(p.settings.probabilities for p in panels), any(p.settings.uncertainty for p in panels))
+    order = sweep_order(panels[0].source.shape_zyx, panels[0].members[0].configuration.patch_zyx)
+    exported = [_exported(panel, decision, order) for panel in panels]
+    with torch_threads(threads):
+        return Export(exported, panels[0].frame, decision, wanted).run()
+
+
+def _exported(panel: Panel, decision: Decision, order: Triple) -> Exported:
+    configuration = panel.members[0].configuration
+    resampling = configuration.resampling
+    orders = axis_orders(resampling, panel.frame.thick_axis, resampling.logits_order)
+    voters = Voters(panel.members, panel.settings, _in_flight(panel))
+    sweep = Sweep(panel.source, voters, panel.settings, decision, order)
+    return Exported(sweep, panel.frame.cropped_shape_zyx, orders, panel.weight)
+
+
+def _in_flight(panel: Panel) -> int:
+    voxels = CPU_VOXELS_IN_FLIGHT if device_of(panel.members[0]).type == "cpu" else GPU_VOXELS_IN_FLIGHT
+    return max(1, voxels // prod(panel.members[0].configuration.patch_zyx))
+
+
+@contextmanager
+def torch_threads(threads: int | None) -> Iterator[None]:
+    """Torch with that many threads, and as before afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    if threads is not None and threads != before:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        if threads is not None and threads != before:
+            torch.set_num_threads(before)
+
+
+def without_mirrors(settings: InferenceSettings) -> InferenceSettings:
+    """The same without test-time mirroring."""
+    return replace(settings, mirror_axes=())

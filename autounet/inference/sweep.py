@@ -1,0 +1,163 @@
+"""Sliding the networks over one image along one axis, and handing on the rows no later tile will touch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autounet import stop
+from autounet.inference.forward import Voters
+from autounet.inference.rolling import RollingAccumulator
+from autounet.inference.settings import InferenceSettings
+from autounet.inference.tiles import AxisTile, tile_axis
+from autounet.inference.votes_to_labels import Decision
+from planners.fingerprint import Triple
+
+AIR_LOGIT = 10.0  # what a tile of air says for background and against every region
+
+
+class TileSource(Protocol):
+    """Anything that yields boxes of the network's input."""
+
+    @property
+    def shape_zyx(self) -> Triple:
+        """The network grid."""
+        ...
+
+    def read(self, box_zyx: tuple[slice, slice, slice]) -> NDArray[np.float32]:
+        """(c, z, y, x) inside the image."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySource:
+    """A prepared image in memory; a previous configuration's labels follow as one channel a foreground class."""
+
+    image_czyx: NDArray[np.float32]
+    previous_zyx: NDArray[np.integer] | None = None
+    previous_classes: int = 0
+
+    @property
+    def shape_zyx(self) -> Triple:
+        """The network grid."""
+        z, y, x = self.image_czyx.shape[1:]
+        return z, y, x
+
+    def read(self, box_zyx: tuple[slice, slice, slice]) -> NDArray[np.float32]:
+        """The box of the image, and of the one-hot channels."""
+        image = self.image_czyx[(slice(None), *box_zyx)]
+        if self.previous_zyx is None:
+            return image
+        numbers = np.arange(1, self.previous_classes + 1).reshape(-1, 1, 1, 1)
+        return np.concatenate((image, (self.previous_zyx[box_zyx][None] == numbers).astype(np.float32)))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One tile: its three axes in working order."""
+
+    z: AxisTile
+    y: AxisTile
+    x: AxisTile
+
+    @property
+    def axes(self) -> tuple[AxisTile, AxisTile, AxisTile]:
+        """In working order."""
+        return self.z, self.y, self.x
+
+
+class Sweep:
+    """One configuration's way over one image. `order` is the working axes with the sweep axis first."""
+
+    def __init__(self, source: TileSource, voters: Voters, settings: InferenceSettings, decision: Decision, order: Triple) -> None:
+        self.source, self.voters, self.decision = source, voters, decision
+        self.settings, self.order = settings, order
+        patch, shape = voters.patch_zyx, source.shape_zyx
+        self.axes = [tile_axis(shape[a], patch[a], settings.step_fraction, settings.sigma_fraction) for a in range(3)]
+        self.rows_in_all = shape[self.order[0]]
+        self.extra = int(settings.uncertainty and len(voters.networks) > 1)
+        self.ring = RollingAccumulator(0, 1, (1, 1), torch.float32, voters.device)
+        self.finished = 0  # rows below this one are final
+
+    def make_room(self, kept_below: int) -> None:
+        """Allocate the ring: a patch's rows, and those below the finished front that the export still wants."""
+        shape, patch = self.source.shape_zyx, self.voters.patch_zyx
+        depth = min(patch[self.order[0]] + kept_below, self.rows_in_all)
+        plane = (shape[self.order[1]], shape[self.order[2]])
+        self.ring = RollingAccumulator(self.decision.heads + self.extra, depth, plane, torch.float32, self.voters.device)
+
+    def __iter__(self) -> Iterator[int]:
+        """Finish rows, again and again; yields how many are final. Whoever has read rows releases them."""
+        sweep_axis = self.axes[self.order[0]]
+        for index, row in enumerate(sweep_axis):
+            self.ring.reach(row.inside.stop)
+            self._row(row)
+            following = sweep_axis[index + 1].inside.start if index + 1 < len(sweep_axis) else self.rows_in_all
+            self.finished = max(self.finished, following)
+            yield self.finished
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles there are in all."""
+        return len(self.axes[0]) * len(self.axes[1]) * len(self.axes[2])
+
+    def _row(self, row: AxisTile) -> None:
+        places = [self._place(row, second, third) for second, third in product(self.axes[self.order[1]], self.axes[self.order[2]])]
+        batch = self.settings.batch_tiles or max(1, self.voters.in_flight // len(self.voters.flips))
+        for at in range(0, len(places), batch):
+            stop.check()
+            chunk = places[at : at + batch]
+            tiles = [self._read(place) for place in chunk]
+            asked = [i for i, tile in enumerate(tiles) if not (self.settings.skip_air and is_air(tile))]
+            votes = self.voters.vote(torch.from_numpy(np.stack([tiles[i] for i in asked]))) if asked else None
+            for i, place in enumerate(chunk):
+                logits = votes.mean(asked.index(i)) if votes is not None and i in asked else self._air()
+                self._accumulate(place, logits)
+
+    def _place(self, first: AxisTile, second: AxisTile, third: AxisTile) -> Place:
+        axes = dict(zip(self.order, (first, second, third), strict=True))
+        return Place(axes[0], axes[1], axes[2])
+
+    def _read(self, place: Place) -> NDArray[np.float32]:
+        z, y, x = place.axes
+        inside = self.source.read((z.inside, y.inside, x.inside))
+        if inside.shape[1:] == self.voters.patch_zyx:
+            return inside
+        tile = np.zeros((len(inside), *self.voters.patch_zyx), np.float32)
+        tile[:, z.own, y.own, x.own] = inside
+        return tile
+
+    def _air(self) -> Tensor:
+        outside = 0.0 if self.decision.softmax else -AIR_LOGIT
+        logits = torch.full((self.decision.heads + self.extra, *self.voters.patch_zyx), outside, device=self.voters.device)
+        if self.decision.softmax:
+            logits[0] = AIR_LOGIT
+        if self.extra:
+            logits[-1] = 0
+        return logits
+
+    def _accumulate(self, place: Place, logits_kzyx: Tensor) -> None:
+        swept = [place.axes[a] for a in self.order]
+        a, b, c = (torch.from_numpy(axis.weights).to(logits_kzyx.device) for axis in swept)
+        weight = a[:, None, None] * b[None, :, None] * c[None, None, :]
+        logits = logits_kzyx.permute(0, *(axis + 1 for axis in self.order))[:, swept[0].own, swept[1].own, swept[2].own]
+        self.ring.add((swept[0].inside, swept[1].inside, swept[2].inside), logits, weight)
+
+
+def sweep_order(shape_zyx: Triple, patch_zyx: Triple) -> Triple:
+    """Working axes with the sweep axis first: the first axis, unless another one needs less than half the memory."""
+    deep = [min(patch_zyx[a], shape_zyx[a]) / shape_zyx[a] for a in range(3)]
+    best = min(range(3), key=lambda a: deep[a])
+    first = best if deep[best] < deep[0] / 2 else 0
+    return (first, *(a for a in range(3) if a != first))  # type: ignore[return-value]
+
+
+def is_air(tile_czyx: NDArray[np.float32]) -> bool:
+    """One value a channel all over the tile: nothing that a network could tell apart."""
+    flat = tile_czyx.reshape(len(tile_czyx), -1)
+    return bool((flat[:, :1] == flat[:, -1:]).all()) and bool((flat == flat[:, :1]).all())
