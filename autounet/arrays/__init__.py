@@ -1,0 +1,1 @@
+"""Pure functions on arrays: crop, orient, normalise, resample, label maps, class locations."""

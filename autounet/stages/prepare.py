@@ -1,0 +1,262 @@
+"""Every case of a dataset as the networks want it, in a cache that knows what it was made from."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from errno import EDQUOT, ENOSPC
+from functools import partial
+from pathlib import Path
+from threading import Condition
+from typing import Literal
+
+from autounet import machine, stop
+from autounet.arrays.prepare import CaseOnGrid
+from autounet.arrays.threads import single_blas_thread
+from autounet.data.dataset import Case, Dataset
+from autounet.data.prepared import PreparedCase, PreparedTable, grain_of, table_path, write_prepared
+from autounet.data.prepared_key import case_key, plan_key
+from autounet.data.voxels import CaseVoxels, read_case
+from autounet.job import Job
+from autounet.rng import generator
+from autounet.store.cache import Cache
+from autounet.store.disk import human, require_space
+from autounet.store.lock import holder, lock
+from autounet.store.strict import read_value, write_value
+from planners.errors import UserError
+from planners.plan import Configuration, Plan
+
+WAIT_SECONDS = 3600
+LOCATIONS_SEED = 1234  # which voxels are remembered belongs to the entry, not to a run
+RUN_BYTES = 2**28  # room for what is not a case: the interpreter, libraries, slabs on their way
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A case that could not be prepared, and why."""
+
+    case: str
+    error: UserError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareReport:
+    """What a call did."""
+
+    made: int
+    found: int
+    failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """One case and the configurations that still need it."""
+
+    case: Case
+    wanted: tuple[tuple[Configuration, str], ...]  # each with the key of its entry
+    bytes_needed: int
+
+
+def prepare(
+    dataset: Dataset,
+    plan: Plan,
+    job: Job,
+    *,
+    cache: Path | None = None,
+    configurations: Iterable[str] | None = None,
+    verify: bool = False,
+) -> PrepareReport:
+    """Make what the cache lacks; `verify` checks what it has, chunk by chunk, and makes the damaged anew."""
+    store = Cache(cache or job.work / "cache")
+    chosen = [plan.configuration(name) for name in (configurations or plan.train)]
+    keys = _entry_keys(dataset, plan, chosen)
+    if verify:
+        _discard_damaged(store, keys, job)
+    work = _missing(dataset, store, keys, chosen)
+    found = len({key for table in keys.values() for key in table.values()}) - sum(len(one.wanted) for one in work)
+    failures = _Preparer(dataset, plan, job, store).run(work) if work else ()
+    for configuration in chosen:
+        _write_table(store, plan, configuration, keys[configuration.name], job, cache is None)
+    made = sum(len(one.wanted) for one in work if one.case.id not in {failure.case for failure in failures})
+    if failures and len(failures) == len(dataset.training):
+        raise failures[0].error
+    return PrepareReport(made=made, found=found, failures=failures)
+
+
+def prune(plan: Plan, job: Job, *, cache: Path | None = None) -> int:
+    """Remove entries that no configuration of the plan uses; how many bytes that freed."""
+    keep: set[str] = set()
+    for configuration in plan.configurations:
+        path = table_path(job.work, configuration.name)
+        if path.is_file():
+            keep.update(key for _, key in read_value(path, PreparedTable).cases)
+    return Cache(cache or job.work / "cache").prune(keep)
+
+
+def _entry_keys(dataset: Dataset, plan: Plan, chosen: list[Configuration]) -> dict[str, dict[str, str]]:
+    """Per configuration: case → key of its entry. Configurations that prepare alike share entries."""
+    broken = set(dataset.broken)
+    cases = [case for case in dataset.training if case.id not in broken]
+    if not cases:
+        raise UserError("no case with a label is left to prepare", "look at what `autounet check` reports")
+    return {c.name: {case.id: case_key(dataset, case, plan_key(plan, c)) for case in cases} for c in chosen}
+
+
+def _missing(dataset: Dataset, store: Cache, keys: dict[str, dict[str, str]], chosen: list[Configuration]) -> list[_Work]:
+    """What has to be made, big cases first: they decide how long it takes."""
+    work = []
+    for case_id in next(iter(keys.values())):
+        wanted = {keys[c.name][case_id]: c for c in reversed(chosen) if store.get(keys[c.name][case_id]) is None}
+        if wanted:
+            case = dataset.case(case_id)
+            work.append(_Work(case=case, wanted=tuple((c, key) for key, c in wanted.items()), bytes_needed=_bytes_needed(case)))
+    return sorted(work, key=lambda one: -one.bytes_needed)
+
+
+def _bytes_needed(case: Case) -> int:
+    """Voxels of all channels and of the label as they are read, with room for the copies in between."""
+    z, y, x = case.shape_zyx or (256, 256, 256)
+    return z * y * x * (4 * len(case.images) + 6)
+
+
+def _discard_damaged(store: Cache, keys: dict[str, dict[str, str]], job: Job) -> None:
+    entries = {key: case for table in keys.values() for case, key in table.items() if store.get(key) is not None}
+    with job.progress.task("verify", total=len(entries), unit="case") as task:
+        for key, case in entries.items():
+            stop.check()
+            try:
+                PreparedCase(case, store.path(key)).verify()
+                sound = store.verify(key)
+            except UserError:
+                store.discard(key)
+                sound = False
+            if not sound:
+                job.progress.warn(f"{case}: what was prepared is damaged on disk; it is made anew")
+            task.step(doing=case)
+
+
+def _write_table(store: Cache, plan: Plan, configuration: Configuration, keys: dict[str, str], job: Job, own_cache: bool) -> None:
+    there = tuple((case, key) for case, key in keys.items() if store.get(key) is not None)
+    table = PreparedTable(
+        configuration=configuration.name,
+        plan_key=plan_key(plan, configuration),
+        cache="" if own_cache else str(store.root.absolute()),
+        cases=there,
+    )
+    write_value(table_path(job.work, configuration.name), table)
+
+
+class _Preparer:
+    """Cases side by side, as many as memory and cores allow."""
+
+    def __init__(self, dataset: Dataset, plan: Plan, job: Job, store: Cache) -> None:
+        self._dataset, self._plan, self._job, self._store = dataset, plan, job, store
+        self._cores = job.threads or machine.cores()
+        used = machine.process_tree_bytes(kind="rss")
+        limit = job.max_ram_bytes or machine.memory_available_bytes() + used
+        self._room = _Room(limit, limit - used - RUN_BYTES)
+
+    def run(self, work: list[_Work]) -> tuple[Failure, ...]:
+        """Prepare all; a bad case is reported and the others go on."""
+        failures: list[Failure] = []
+        with self._job.progress.task("prepare", total=len(work), unit="case") as task, single_blas_thread():
+
+            def note(one: _Work, error: UserError | None) -> None:
+                if error is not None:
+                    failures.append(Failure(case=one.case.id, error=error))
+                    self._job.progress.warn(str(error))
+                task.step(doing=one.case.id)
+
+            # What another process is busy with comes last: by then it is in the cache, or that process is gone.
+            busy = self._side_by_side(work, 0, note)
+            left = self._side_by_side(busy, WAIT_SECONDS, note)
+        if left:
+            raise UserError(
+                f"another process has been preparing {left[0].case.id} for {WAIT_SECONDS // 60} minutes", "wait for it, or end it"
+            )
+        return tuple(failures)
+
+    def _side_by_side(self, work: list[_Work], wait_seconds: int, note: Callable[[_Work, UserError | None], None]) -> list[_Work]:
+        """Work through the list; returns what others hold."""
+        busy = []
+        workers = max(1, min(self._cores, len(work)))
+        with ThreadPoolExecutor(workers) as pool:
+            running = {pool.submit(self._locked, one, max(1, self._cores // workers), wait_seconds): one for one in work}
+            try:
+                for future in as_completed(running):
+                    outcome = future.result()
+                    if outcome == "busy":
+                        busy.append(running[future])
+                    else:
+                        note(running[future], outcome if isinstance(outcome, UserError) else None)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # cases in work are finished, no other begins
+                raise
+        return busy
+
+    def _locked(self, one: _Work, threads: int, wait_seconds: int) -> Literal["done", "busy"] | UserError:
+        stop.check()
+        with ExitStack() as held:
+            for _, key in one.wanted:
+                path = self._store.root / "locks" / key
+                try:
+                    held.enter_context(lock(path, f"preparing {one.case.id}", wait_seconds))
+                except UserError:
+                    if holder(path) is None and not path.exists():
+                        continue  # it was released between the two looks; the entry is there or will be made below
+                    return "busy"
+            try:
+                self._make(one, threads)
+            except UserError as error:
+                if isinstance(error.__cause__, OSError) and error.__cause__.errno in (ENOSPC, EDQUOT):
+                    raise  # a full disk is full for every case
+                return error if error.case else UserError(error.problem, error.fix, one.case.id)
+        return "done"
+
+    def _make(self, one: _Work, threads: int) -> None:
+        wanted = [(configuration, key) for configuration, key in one.wanted if self._store.get(key) is None]
+        if not wanted:
+            return
+        with self._room.take(one.bytes_needed, one.case.id):
+            voxels = read_case(self._dataset, one.case)
+            for configuration, key in wanted:
+                stop.check()
+                self._store.put(key, partial(self._fill, voxels=voxels, configuration=configuration, threads=threads))
+
+    def _fill(self, folder: Path, *, voxels: CaseVoxels, configuration: Configuration, threads: int) -> None:
+        case = CaseOnGrid(voxels.image_czyx, voxels.label_zyx, voxels.geometry, self._plan, configuration)
+        z, y, x = case.frame.shape_zyx
+        require_space(folder, z * y * x * (4 * case.channels + 1), "a prepared case")
+        with ThreadPoolExecutor(threads) as pool:
+            write_prepared(
+                folder, case, grain_of(configuration.patch_zyx), generator(LOCATIONS_SEED, "locations"), pool=pool, threads=threads
+            )
+
+
+class _Room:
+    """Memory for cases: each waits until what it needs is free. The largest come first, so none starves."""
+
+    def __init__(self, limit_bytes: int, free_bytes: int) -> None:
+        self._limit, self._total, self._free = limit_bytes, free_bytes, free_bytes
+        self._changed = Condition()
+
+    @contextmanager
+    def take(self, size: int, case: str) -> Iterator[None]:
+        """Hold `size` bytes inside this block."""
+        if size > self._total:
+            raise UserError(
+                f"preparing it takes about {human(size + RUN_BYTES)} of memory, {human(self._limit)} are allowed",
+                "raise --max-ram, or crop the image",
+                case,
+            )
+        with self._changed:
+            while self._free < size:
+                self._changed.wait(1)
+                stop.check()
+            self._free -= size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += size
+                self._changed.notify_all()
