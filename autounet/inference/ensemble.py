@@ -1,0 +1,93 @@
+"""From the stored voxels of one case to its labels: every configuration prepares the image its way, the cascade in its order."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autounet.arrays.frame import Frame
+from autounet.arrays.labels import resample_labels
+from autounet.arrays.prepare import prepare_arrays
+from autounet.arrays.resample import axis_orders
+from autounet.images.geometry import Geometry
+from autounet.inference.predict import Panel, predict_panels
+from autounet.inference.settings import InferenceSettings, Member, Prediction
+from autounet.inference.sweep import ArraySource
+from autounet.store.selection import Chosen
+from planners.errors import UserError
+from planners.plan import Configuration, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """Trained networks of a plan, by configuration, and which of them vote."""
+
+    plan: Plan
+    members: Mapping[str, Sequence[Member]]
+    chosen: Sequence[Chosen]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What this call wants otherwise than the plan."""
+
+    step_fraction: float | None = None
+    mirror: bool | None = None  # False: none; None and True: as the plan says
+    folds: int = 0  # at most so many of each configuration; 0: all
+    probabilities: bool = False
+    uncertainty: bool = False
+    threads: int | None = None
+
+    def settings(self, configuration: Configuration) -> InferenceSettings:
+        """The plan's, with this call's changes."""
+        settings = InferenceSettings.of(configuration)
+        settings = replace(settings, probabilities=self.probabilities, uncertainty=self.uncertainty)
+        if self.step_fraction is not None:
+            settings = replace(settings, step_fraction=self.step_fraction)
+        return replace(settings, mirror_axes=()) if self.mirror is False else settings
+
+
+def predict_case(ensemble: Ensemble, image_czyx: NDArray[Any], geometry: Geometry, options: Options) -> Prediction:
+    """The labels of one image on its stored grid."""
+    expected = len(ensemble.plan.channels)
+    if len(image_czyx) != expected:
+        names = ", ".join(c.name for c in ensemble.plan.channels)
+        raise UserError(
+            f"the image has {len(image_czyx)} channels, the model wants {expected}: {names}", "give one image a channel, in this order"
+        )
+    firsts: dict[str, NDArray[Any]] = {}
+    panels = [_panel(ensemble, chosen, image_czyx, geometry, options, firsts) for chosen in ensemble.chosen]
+    return predict_panels(panels, ensemble.plan, threads=options.threads)
+
+
+def _panel(
+    ensemble: Ensemble,
+    chosen: Chosen,
+    image_czyx: NDArray[Any],
+    geometry: Geometry,
+    options: Options,
+    firsts: dict[str, NDArray[Any]],
+) -> Panel:
+    configuration = ensemble.plan.configuration(chosen.configuration)
+    prepared = prepare_arrays(image_czyx, None, geometry, ensemble.plan, configuration, threads=options.threads or 1)
+    source = ArraySource(prepared.image_czyx)
+    if configuration.previous is not None:
+        if configuration.previous not in firsts:
+            first = Chosen(configuration=configuration.previous, folds=chosen.folds)
+            lone = replace(options, probabilities=False, uncertainty=False)
+            panel = _panel(ensemble, first, image_czyx, geometry, lone, firsts)
+            firsts[configuration.previous] = predict_panels([panel], ensemble.plan, threads=options.threads).label_zyx
+        labels = previous_on_grid(firsts[configuration.previous], prepared.frame, configuration)
+        source = ArraySource(prepared.image_czyx, labels, len(ensemble.plan.labels.foreground))
+    members = ensemble.members[configuration.name]
+    voting = members[: options.folds] if options.folds else members
+    return Panel(voting, source, prepared.frame, options.settings(configuration), chosen.weight)
+
+
+def previous_on_grid(label_zyx: NDArray[Any], frame: Frame, configuration: Configuration) -> NDArray[np.integer]:
+    """The stored labels of the cascade's first stage on the network grid of the second."""
+    orders = axis_orders(configuration.resampling, frame.thick_axis, configuration.resampling.label_order)
+    cropped = np.ascontiguousarray(frame.cropped_view(label_zyx)).astype(np.int16)
+    return resample_labels(cropped, frame.shape_zyx, orders)
