@@ -1,0 +1,102 @@
+"""From words to an exit code: parse, call the verb, print its result or its failure last."""
+
+import json
+import traceback
+from collections.abc import Sequence
+
+from cyclopts import CycloptsError, UnknownCommandError, UnknownOptionError, UnusedCliTokensError
+
+from autounet.cli.app import app
+from autounet.cli.failure import BUG, DONE, SOME_FAILED, STOPPED, CrashError, Failure, UsageError, bug, foreseen
+from autounet.cli.session import Result
+from autounet.cli.streams import say
+from autounet.progress.wording import one_line, visible
+from autounet.stop import Stopped
+
+_VALUED = {"--work", "--seed", "--device", "--threads", "--max-ram", "--stalled-after"}
+_SWITCHES = {"--json", "--quiet", "-q", "--verbose", "-v", "--dry-run"}
+
+
+def answer(words: Sequence[str]) -> int:
+    """Run one command and say how it ended."""
+    as_json = "--json" in words
+    try:
+        result = _call(_flags_last(words))
+    except (Stopped, KeyboardInterrupt) as stopped:
+        return _end(_stopped(str(stopped)), as_json)
+    except CycloptsError as error:
+        return _end(_usage(error, words), as_json)
+    except Exception as error:
+        return _end(_failure(error), as_json)
+    if result is None:  # help, printed by the parser
+        return DONE
+    return _finish(result, as_json)
+
+
+def _call(words: list[str]) -> Result | None:
+    command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    result = command(*bound.args, **bound.kwargs)
+    return result if isinstance(result, Result) else None
+
+
+def _flags_last(words: Sequence[str]) -> list[str]:
+    """`autounet --quiet run X` means `autounet run X --quiet`: flags of every verb may stand before it."""
+    rest, moved = list(words), []
+    while rest and (rest[0] in _SWITCHES or rest[0].partition("=")[0] in _VALUED):
+        takes = 2 if rest[0] in _VALUED and len(rest) > 1 else 1
+        moved += rest[:takes]
+        del rest[:takes]
+    return [rest[0], *moved, *rest[1:]] if rest else moved
+
+
+def _finish(result: Result, as_json: bool) -> int:
+    code = SOME_FAILED if result.failed_cases else DONE
+    if as_json:
+        say(json.dumps({"result": result.plain, "failed_cases": list(result.failed_cases), "code": code}))
+        return code
+    for line in result.lines:
+        say(visible(line))
+    if result.failed_cases:
+        count, first = len(result.failed_cases), ", ".join(result.failed_cases[:5]) + (", …" if len(result.failed_cases) > 5 else "")
+        what = "1 case" if count == 1 else f"{count} cases"
+        say(f"error: {what} failed: {one_line(first)}. Each is explained above and in events.jsonl.", error=True)
+    return code
+
+
+def _end(failure: Failure, as_json: bool) -> int:
+    if as_json:
+        say(json.dumps(failure.plain()))
+    else:
+        say(one_line(failure.line), error=True)
+    return failure.code
+
+
+def _failure(error: Exception) -> Failure:
+    record = error.record if isinstance(error, CrashError) else None
+    cause = error.__cause__ if isinstance(error, CrashError) and error.__cause__ is not None else error
+    known = foreseen(cause)
+    if known is not None:
+        return known
+    assert BUG == 1
+    say(visible("".join(traceback.format_exception(cause))), error=True)
+    return bug(cause, record)
+
+
+def _stopped(reason: str) -> Failure:
+    by = f"stopped by {reason}" if reason else "stopped"
+    return Failure(cause=f"{by}; what was finished is kept", remedy="type the same command again to go on", code=STOPPED)
+
+
+def _usage(error: CycloptsError, words: Sequence[str]) -> Failure:
+    """The parser's words in our form; it already looks for the nearest verb and flag."""
+    verb = next((w for w in words if w in app), "")
+    remedy = f"see `autounet {verb} --help`" if verb else "see `autounet --help`"
+    cause = str(error)
+    if isinstance(error, UnknownCommandError):
+        cause = cause.partition(" Available commands:")[0]
+    elif isinstance(error, UnusedCliTokensError):
+        cause = "too many words: " + " ".join(error.unused_tokens or [])
+    if isinstance(error, UnknownCommandError | UnknownOptionError) and " Did you mean" in cause:
+        cause, _, meant = cause.partition(" Did you mean ")
+        remedy = f"did you mean {meant.rstrip('?')}? Otherwise {remedy}"
+    return foreseen(UsageError(cause.removeprefix(f'Command "{verb}" ') if verb else cause, remedy)) or bug(error, None)

@@ -1,0 +1,196 @@
+"""Verbs that go from images to a model. Each one is one call of the job; heavy imports stay inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from autounet.cli.flags import DEFAULTS, NO_CHOICES, Choices, Common, Folder, Switch
+from autounet.cli.paths import dataset_and_work, existing, work_folder
+from autounet.cli.session import Result, rehearsal, session
+
+if TYPE_CHECKING:
+    from autounet.data.dataset import Dataset
+    from autounet.job import Job
+    from autounet.pipeline import Outcome, Wishes
+    from planners.fingerprint import Fingerprint
+    from planners.plan import Plan
+
+Data = Annotated[Path, Parameter(help="Folder of images and masks; it is only read.")]
+
+
+def run(dataset: Data, /, *, choices: Choices = NO_CHOICES, common: Common = DEFAULTS) -> Result:
+    """Everything from a folder of images to a model, its scores and a report. Typed again, it goes on."""
+    from autounet import pipeline
+
+    data, work = dataset_and_work(dataset, common.work)
+    if common.dry_run:
+        return _rehearse(data, work, choices, common)
+    with session(common, work) as job:
+        return _outcome(pipeline.run(data, job, _wishes(choices)))
+
+
+def check(
+    dataset: Data,
+    /,
+    *,
+    layout: Annotated[str | None, Parameter(metavar="NAME", help="How the folder is laid out; default: found out.")] = None,
+    common: Common = DEFAULTS,
+) -> Result:
+    """Say what is in a folder, how it was understood, and what is wrong with it."""
+    from autounet import pipeline
+
+    data, work = dataset_and_work(dataset, common.work)
+    with session(common, work) as job:
+        if common.dry_run:
+            with rehearsal(work) as folder:
+                return _checked(pipeline.check(data, replace(job, work=folder), _wishes(Choices(layout=layout))))
+        return _checked(pipeline.check(data, job, _wishes(Choices(layout=layout))))
+
+
+def plan(
+    dataset: Data,
+    /,
+    *,
+    why: Annotated[str | None, Parameter(metavar="CONFIGURATION", help="Explain this configuration in depth.")] = None,
+    against: Annotated[Path | None, Parameter(metavar="PLAN", help="Another plan.json: say what differs.")] = None,
+    choices: Choices = NO_CHOICES,
+    common: Common = DEFAULTS,
+) -> Result:
+    """Decide everything about the training, on one page, with reasons; plan.json can then be edited."""
+    data, work = dataset_and_work(dataset, common.work)
+    with session(common, work) as job:
+        if common.dry_run:
+            with rehearsal(work) as folder:
+                decided, seen, _ = _decide(data, replace(job, work=folder), choices)
+        else:
+            decided, seen, _ = _decide(data, job, choices)
+    return _planned(decided, seen, why, against)
+
+
+def prepare(dataset: Data, /, *, choices: Choices = NO_CHOICES, common: Common = DEFAULTS) -> Result:
+    """Bring every case to the form the networks want, into the cache."""
+    from autounet import pipeline
+
+    data, work = dataset_and_work(dataset, common.work)
+    if common.dry_run:
+        return _rehearse(data, work, choices, common)
+    with session(common, work) as job:
+        decided, _, index = _decide(data, job, choices)
+        pipeline.prepare(index, decided, job, _wishes(choices))
+    return Result(lines=(f"The cases are prepared. Next: autounet train {dataset}",), plain={"work": str(work)})
+
+
+def train(dataset: Data, /, *, choices: Choices = NO_CHOICES, common: Common = DEFAULTS) -> Result:
+    """Train the folds of the planned networks; typed again, it goes on from the last checkpoint."""
+    from autounet import pipeline
+
+    data, work = dataset_and_work(dataset, common.work)
+    if common.dry_run:
+        return _rehearse(data, work, choices, common)
+    with session(common, work) as job:
+        decided, _, index = _decide(data, job, choices)
+        pipeline.prepare(index, decided, job, _wishes(choices))
+        pipeline.train(index, decided, job, _wishes(choices))
+    return Result(lines=(f"The folds are trained. Next: autounet run {dataset}",), plain={"work": str(work)})
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phantoms:
+    """Which made-up images."""
+
+    kind: Annotated[str, Parameter(metavar="NAME")] = "organs"
+    "organs, lesions, ct, multichannel, cells or slides."
+    cases: Annotated[int, Parameter(metavar="N")] = 10
+    "How many."
+    size: Annotated[int | None, Parameter(metavar="VOXELS")] = None
+    "Edge of a phantom; default: small."
+    folder: Folder = None
+    "Where they are put; default: autounet-demo/KIND here."
+    data_only: Switch = False
+    "Make the dataset, train nothing."
+
+
+SMALL = Phantoms()
+DEMO_CHOICES = Choices(time=180.0)
+
+
+def demo(*, images: Phantoms = SMALL, choices: Choices = DEMO_CHOICES, common: Common = DEFAULTS) -> Result:
+    """Make a small dataset of phantoms, train on it for some minutes, and show the report."""
+    from autounet import phantoms, pipeline
+
+    data = images.folder or Path("autounet-demo") / images.kind
+    work = work_folder(data, common.work)
+    if common.dry_run:
+        return Result(lines=(f"Would make {images.cases} phantoms ({images.kind}) in {data} and train on them in {work}.",))
+    with session(common, work) as job:
+        job.progress.note(f"Making {images.cases} phantoms ({images.kind}) in {data}")
+        phantoms.make(images.kind, data, cases=images.cases, size=images.size, seed=common.seed)
+        if images.data_only:
+            return Result(lines=(f"The phantoms are in {data}. Next: autounet run {data}",), plain={"dataset": str(data)})
+        return _outcome(pipeline.run(data, job, _wishes(choices)))
+
+
+def _decide(data: Path, job: Job, choices: Choices) -> tuple[Plan, Fingerprint, Dataset]:
+    from autounet import pipeline
+
+    index = pipeline.check(data, job, _wishes(choices))
+    seen = pipeline.measure(index, job)
+    return pipeline.decide(seen, job, _wishes(choices)), seen, index
+
+
+def _rehearse(data: Path, work: Path, choices: Choices, common: Common) -> Result:
+    """What a training would do, found out in a folder that is thrown away."""
+    with session(common, work) as job, rehearsal(work) as folder:
+        decided, seen, index = _decide(data, replace(job, work=folder), choices)
+    result = _planned(decided, seen, None, None)
+    return replace(result, lines=(*result.lines, f"Nothing was written. Without --dry-run, {len(index.cases)} cases go to {work}."))
+
+
+def _wishes(choices: Choices) -> Wishes:
+    from autounet.pipeline import Wishes
+
+    return Wishes(
+        layout=choices.layout,
+        planner=choices.planner,
+        gpu_memory_bytes=choices.gpu_memory,
+        seconds=choices.time,
+        iterations=choices.iterations,
+        target=choices.target,
+        configurations=choices.configurations,
+        folds=choices.folds,
+        replan=choices.replan,
+        cache=choices.cache,
+    )
+
+
+def _outcome(outcome: Outcome) -> Result:
+    plain = {"model": str(outcome.model), "report": str(outcome.report), "summary": list(outcome.summary)}
+    lines = (*outcome.summary, f"Model:  {outcome.model}", f"Report: {outcome.report}")
+    return Result(lines=lines, plain=plain, failed_cases=outcome.failed_cases)
+
+
+def _checked(index: Dataset) -> Result:
+    bad = tuple(dict.fromkeys(p.case for p in index.problems if p.severity == "error" and p.case))
+    problems = [
+        {"severity": p.severity, "code": p.code, "case": p.case, "found": p.found, "expected": p.expected, "remedy": p.remedy}
+        for p in index.problems
+    ]
+    return Result(plain={"dataset": index.name, "layout": index.layout, "cases": len(index.cases), "problems": problems}, failed_cases=bad)
+
+
+def _planned(decided: Plan, seen: Fingerprint, why: str | None, against: Path | None) -> Result:
+    from planners import explain
+    from planners.strict_json import to_plain
+
+    if against is not None:
+        from autounet.stages.plan import read_plan
+
+        text = explain.difference(read_plan(existing(against, "plan")), decided)
+    else:
+        text = explain.deep(decided, why) if why else explain.one_screen(decided, seen)
+    return Result(lines=tuple(text.splitlines()), plain=to_plain(decided))

@@ -1,0 +1,150 @@
+"""Verbs that use a model or look at what is there. Each one is one call of a stage; heavy imports stay inside."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from autounet.cli.flags import DEFAULTS, Bytes, Common, Folder, Names, Switch
+from autounet.cli.paths import WORK_SUFFIX, dataset_and_work, existing, existing_folder
+from autounet.cli.session import Result, session
+
+if TYPE_CHECKING:
+    from autounet.stages.inspect import Facts
+
+Model = Annotated[Path, Parameter(help="A trained model: a file that ends in .aunet.")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is written beside the masks, and how much care is taken."""
+
+    preset: Annotated[Literal["fast", "balanced", "best"] | None, Parameter(metavar="NAME")] = None
+    "fast, balanced or best; what each costs and gains was measured at training. Default: as selected."
+    probabilities: Switch = False
+    "Also one probability image a class."
+    uncertainty: Switch = False
+    "Also an image of where the networks are unsure."
+    classes: Names = None
+    "Only these classes, say liver,spleen."
+    gpu_memory: Bytes = None
+    "Memory of the accelerator to use."
+
+
+AS_SELECTED = Wanted()
+
+
+def predict(
+    model: Model,
+    input: Annotated[Path, Parameter(metavar="INPUT", help="An image, or a folder of images; it is only read.")],  # noqa: A002
+    output: Annotated[Path, Parameter(metavar="OUTPUT", help="Folder for the masks.")],
+    /,
+    *,
+    wanted: Wanted = AS_SELECTED,
+    common: Common = DEFAULTS,
+) -> Result:
+    """Segment images with a trained model; typed again, it goes on where it was."""
+    from autounet.stages import predict as stage
+
+    existing(model, "model")
+    existing(input, "input")
+    options = stage.PredictOptions(**asdict(wanted), dry_run=common.dry_run)
+    with session(common, common.work or output) as job:
+        made = stage.predict(model, input, output, job, options)
+    return Result(lines=made.lines(), plain=made.plain(), failed_cases=made.failed_cases)
+
+
+def evaluate(
+    predictions: Annotated[Path, Parameter(help="Folder of masks to be scored.")],
+    truth: Annotated[Path, Parameter(help="Folder of true masks, or a dataset.")],
+    /,
+    *,
+    out: Folder = None,
+    common: Common = DEFAULTS,
+) -> Result:
+    """Score masks against the truth: overlap, surface distances and lesions, with intervals over cases."""
+    from autounet.stages import evaluate as stage
+
+    existing_folder(predictions, "folder of predictions")
+    existing_folder(truth, "folder of true masks")
+    folder = out or common.work or predictions.with_name(f"{predictions.name}.scores")
+    with session(common, folder) as job:
+        scores = stage.evaluate(predictions, truth, folder, job)
+    return Result(lines=scores.lines(), plain=scores.plain(), failed_cases=scores.failed_cases)
+
+
+def compare(
+    first: Annotated[Path, Parameter(help="Scores, or a folder of them, as evaluate writes.")],
+    second: Path,
+    /,
+    *others: Path,
+    common: Common = DEFAULTS,
+) -> Result:
+    """Who is better, by how much, and whether it is noise."""
+    from autounet.stages import compare as stage
+
+    paths = tuple(existing(path, "result") for path in (first, second, *others))
+    with session(common, common.work or first) as job:
+        verdict = stage.compare(paths, job)
+    return Result(lines=verdict.lines(), plain=verdict.plain())
+
+
+def report(
+    dataset: Annotated[Path, Parameter(help="The dataset, or its work folder.")],
+    /,
+    *,
+    public: Annotated[Switch, Parameter(help="Leave the pictures out.")] = False,
+    common: Common = DEFAULTS,
+) -> Result:
+    """One page about the data, the plan, the training and the scores."""
+    from autounet.stages import report as stage
+
+    _, work = dataset_and_work(dataset, common.work)
+    existing_folder(work, "work folder")
+    with session(common, work) as job:
+        page = stage.report(work, job, public=public)
+    return Result(lines=(f"Report: {page}",), plain={"report": str(page)})
+
+
+def info(path: Annotated[Path, Parameter(help="A model, a plan, a work folder or an image.")], /, *, common: Common = DEFAULTS) -> Result:
+    """Say what a file or folder is, in a few lines."""
+    from autounet.stages import inspect
+
+    existing(path, "path")
+    with session(common, common.work or path):
+        facts = inspect.look(path)
+    return _facts(facts)
+
+
+def verify(path: Annotated[Path, Parameter(help="A model or a work folder.")], /, *, common: Common = DEFAULTS) -> Result:
+    """Read everything again and compare it with the hashes that were recorded when it was made."""
+    from autounet.stages import inspect
+
+    existing(path, "path")
+    folder = path
+    if path.is_dir() and not path.name.endswith(WORK_SUFFIX) and not (path / "manifest.json").exists():
+        folder = dataset_and_work(path, common.work)[1]
+    with session(common, common.work or folder) as job:
+        facts = inspect.verify(folder, job)
+    return _facts(facts)
+
+
+def doctor(
+    *,
+    seconds: Annotated[float, Parameter(metavar="N", help="About how long to measure the processor; 0: not at all.")] = 10.0,
+    common: Common = DEFAULTS,
+) -> Result:
+    """Look at this machine: what is there, what is slow or broken, and what to type."""
+    from autounet.stages import doctor as stage
+
+    with session(common, common.work or Path.cwd() / "none.autounet") as job:
+        findings = stage.examine(job, seconds=seconds)
+    return Result(lines=stage.lines(findings), plain=stage.plain(findings))
+
+
+def _facts(facts: Facts) -> Result:
+    return Result(lines=facts.lines, plain=facts.plain, failed_cases=facts.damaged)
