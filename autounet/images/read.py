@@ -1,0 +1,51 @@
+"""Reading an image by its path, whatever its format: one door for every stage."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from autounet.images.formats import required_format
+from autounet.images.image import DEFAULT, Format, Image, ImageInfo, ReadOptions
+
+PICTURES: tuple[Format, ...] = ("png", "jpeg", "bmp", "tiff")
+
+
+def read_header(path: Path, options: ReadOptions = DEFAULT) -> ImageInfo:
+    """Geometry, channels and size of an image without its voxels."""
+    form: Format = "dicom" if path.is_dir() else required_format(path, options)
+    if form == "nifti":
+        from autounet.images.nifti import read_nifti_info
+
+        return read_nifti_info(path, options)
+    if form in PICTURES:
+        from autounet.images.pictures import read_picture_info
+
+        return read_picture_info(path, form, options)
+    raise NotImplementedError(form)
+
+
+def read_image(
+    path: Path,
+    options: ReadOptions = DEFAULT,
+    *,
+    max_bytes: int | None = None,
+    fill_nonfinite: float | None = None,
+    follow_outside: bool | None = None,
+) -> Image:
+    """The whole image, checked to its last byte: a file, or a folder that holds one DICOM series."""
+    given = {"max_bytes": max_bytes, "fill_nonfinite": fill_nonfinite, "follow_outside": follow_outside}
+    options = replace(options, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    form: Format = "dicom" if path.is_dir() else required_format(path, options)
+    return read_as(path, form, options)
+
+
+def read_as(path: Path, form: Format, options: ReadOptions) -> Image:
+    """The whole image in a format that is known, whatever the name of the file."""
+    if form == "nifti":
+        from autounet.images.nifti import read_nifti
+
+        return read_nifti(path, options)
+    if form in PICTURES:
+        from autounet.images.pictures import read_picture
+
+        return read_picture(path, form, options)
+    raise NotImplementedError(form)
