@@ -6,14 +6,14 @@ not there. Names count upwards over all runs, so nothing that exists is ever wri
 
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from autounet.store.digest import Digest
-from autounet.store.files import make_folder, publish_json, remove_file, sweep
+from autounet.store.files import make_folder, publish_json, remove_file
 from autounet.store.strict import read_json
+from autounet.store.sweep import sweep
 from autounet.store.weights import load_tensors, save_tensors
 from planners.errors import UserError
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from autounet.store.weights import Tensor
 
 SCHEMA = 1
-_RECORD = re.compile(r"([0-9]{6,})_step_([0-9]+)\.json")
-_KEYS = ["best", "schema", "sha256", "size", "state", "step"]
+_RECORD = re.compile(r"([0-9]{6,})_step_([0-9]+)(_best)?\.json")
+_KEYS = ["schema", "sha256", "size", "state", "step"]
 _STATE_BYTES = 64 * 2**20
 
 
@@ -41,6 +41,7 @@ class Checkpoint:
 class _Record:
     number: int
     step: int
+    best: bool  # told by the name: a disk that cannot be read for a moment must not cost the best one
     path: Path
 
     @property
@@ -59,14 +60,13 @@ class Checkpoints:
     def save(self, step: int, tensors: Mapping[str, "Tensor"], state_plain: Any, best: bool = False) -> Digest:
         """Add a checkpoint; then, and only then, remove those no longer needed."""
         make_folder(self.folder)
+        self.tidy()
         number = max((r.number for r in self._records()), default=0) + 1
-        while any(self.folder.glob(f"{number:06d}_*")):
-            number += 1  # a number whose save was cut off
-        path = self.folder / f"{number:06d}_step_{step}.json"
+        path = self.folder / f"{number:06d}_step_{step}{'_best' if best else ''}.json"
         digest = save_tensors(path.with_suffix(".safetensors"), tensors, {"step": str(step)})
-        plain = {"schema": SCHEMA, "step": step, "best": best, "size": digest.size, "sha256": digest.sha256, "state": state_plain}
+        plain = {"schema": SCHEMA, "step": step, "size": digest.size, "sha256": digest.sha256, "state": state_plain}
         publish_json(path, plain)
-        self._prune()
+        self.tidy()
         return digest
 
     def latest(self, framework: Literal["torch", "numpy"] = "torch") -> Checkpoint | None:
@@ -75,7 +75,23 @@ class Checkpoints:
 
     def best(self, framework: Literal["torch", "numpy"] = "torch") -> Checkpoint | None:
         """The newest sound checkpoint that was saved as the best, None when there is none."""
-        return self._first_sound([r for r in self._records() if self._is_best(r)], framework)
+        return self._first_sound([r for r in self._records() if r.best], framework)
+
+    def tidy(self) -> None:
+        """Remove checkpoints that are no longer needed and what a killed save left.
+
+        Records go before their tensors, so that no record ever lacks them.
+        """
+        records = self._records()
+        newest_best = next((r for r in records if r.best), None)
+        kept = {r.path for r in records[: max(1, self.keep)]} | ({newest_best.path} if newest_best else set())
+        for record in records:
+            if record.path not in kept:
+                remove_file(record.path)
+        for tensors in self.folder.glob("*.safetensors"):
+            if tensors.with_suffix(".json") not in kept:
+                remove_file(tensors)
+        sweep(self.folder)
 
     def _first_sound(self, records: list[_Record], framework: Literal["torch", "numpy"]) -> Checkpoint | None:
         broken: list[str] = []
@@ -101,7 +117,7 @@ class Checkpoints:
         else:
             tensors = load_tensors(record.tensors, "numpy", sha256=plain["sha256"])
         note = f"fell back to step {record.step}: {'; '.join(broken)}" if broken else ""
-        return Checkpoint(record.step, tensors, plain["state"], plain["best"], note)
+        return Checkpoint(record.step, tensors, plain["state"], record.best, note)
 
     def _records(self) -> list[_Record]:
         """Newest first."""
@@ -109,32 +125,14 @@ class Checkpoints:
         if self.folder.is_dir():
             for path in self.folder.iterdir():
                 if match := _RECORD.fullmatch(path.name):
-                    found.append(_Record(int(match[1]), int(match[2]), path))
+                    found.append(_Record(int(match[1]), int(match[2]), match[3] is not None, path))
         return sorted(found, key=lambda record: record.number, reverse=True)
-
-    def _is_best(self, record: _Record) -> bool:
-        with suppress(UserError):
-            return bool(_read_record(record)["best"])
-        return False
-
-    def _prune(self) -> None:
-        """Records go before their tensors, so that no record ever lacks them; what a kill left is swept."""
-        records = self._records()
-        newest_best = next((r for r in records if self._is_best(r)), None)
-        kept = {r.path for r in records[: max(1, self.keep)]} | ({newest_best.path} if newest_best else set())
-        for record in records:
-            if record.path not in kept:
-                remove_file(record.path)
-        for tensors in self.folder.glob("*.safetensors"):
-            if tensors.with_suffix(".json") not in kept:
-                remove_file(tensors)
-        sweep(self.folder)
 
 
 def _read_record(record: _Record) -> dict[str, Any]:
     plain = read_json(record.path, max_bytes=_STATE_BYTES)
     if not isinstance(plain, dict) or sorted(plain) != _KEYS or plain["schema"] != SCHEMA:
         raise UserError(f"{record.path} is no record of a checkpoint of this version", "remove it")
-    if plain["step"] != record.step or type(plain["best"]) is not bool or not isinstance(plain["sha256"], str):
+    if plain["step"] != record.step or not isinstance(plain["sha256"], str):
         raise UserError(f"{record.path} contradicts itself", "remove it")
     return plain

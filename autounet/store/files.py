@@ -5,8 +5,6 @@ Temporary file in the same folder, write, fsync, read again and compare, rename,
 
 import errno
 import os
-import stat
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +14,7 @@ from autounet.store import calls
 from autounet.store.digest import Digest, digest_file, digest_tree, tree_files, tree_size
 from autounet.store.disk import explained, free_bytes, human, require_space
 from autounet.store.json_text import json_text
-from autounet.store.owner import owner_of, this_process
+from autounet.store.owner import this_process
 from autounet.store.sink import Sink
 from planners.errors import UserError
 
@@ -38,7 +36,6 @@ __all__ = [
 ]
 
 PART = ".part"  # of a temporary: .<tag of its owner>.part
-FOREIGN_PART_SECONDS = 2 * 86400  # a temporary of another machine, which cannot be asked, is rubbish after this
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
@@ -155,23 +152,6 @@ def discard_tree(path: Path) -> None:
     remove_tree(part)
 
 
-def sweep(folder: Path) -> int:
-    """Remove temporaries that dead runs left anywhere below a folder; how many there were."""
-    swept = 0
-    for place, names, files in os.walk(folder):
-        for name in [n for n in (*names, *files) if n.endswith(PART)]:
-            if not _left_over(entry := Path(place, name)):
-                continue
-            with suppress(FileNotFoundError):
-                if stat.S_ISDIR(entry.lstat().st_mode):
-                    remove_tree(entry)
-                else:
-                    calls.unlink(entry)
-                swept += 1
-        names[:] = [n for n in names if not n.endswith(PART)]
-    return swept
-
-
 def part_path(folder: Path) -> Path:
     """A fresh name for a temporary in a folder."""
     return folder / f".{this_process().tag()}{PART}"
@@ -235,18 +215,6 @@ def _move_tree(part: Path, path: Path) -> None:
         else:
             discard_tree(path)  # the one moment in which neither is there, on systems that cannot swap
             calls.replace(part, path)
-
-
-def _left_over(entry: Path) -> bool:
-    owner = owner_of(entry.name[1 : -len(PART)])
-    if owner is None:
-        return False
-    dead = owner.dead()
-    if dead is not None:
-        return dead
-    with suppress(OSError):
-        return time.time() - entry.lstat().st_mtime > FOREIGN_PART_SECONDS
-    return False
 
 
 def _umask() -> int:

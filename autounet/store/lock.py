@@ -25,6 +25,8 @@ from autounet.store.owner import Owner, this_process
 from planners.errors import UserError
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES)
+LOCK = ".lock"  # how names of locks end, so that those of dead runs are found
+AFTER = ".after"
 _BEAT_WIDTH = 20
 
 
@@ -106,14 +108,11 @@ def holder(path: Path) -> Holder | None:
 
 
 def release_if_dead(path: Path, patience: Patience | None = None) -> bool:
-    """Remove a lock whose owner is known to be dead; True when none is left."""
-    patience = patience or Patience()
-    if not path.exists():
-        return True
+    """Remove a lock whose owner is known to be dead; True when that was so."""
     seen = holder(path)
     if seen is None or seen.owner.dead() is not True:
         return False
-    _take_over(path, seen.tag, patience)
+    _take_over(path, seen.tag, patience or Patience())
     return True
 
 
@@ -142,6 +141,7 @@ def _create(path: Path, what: str) -> Held | None:
         descriptor = calls.open_file(part, flags, 0o644)
         try:
             _write_whole(descriptor, text)
+            calls.fsync(descriptor)  # after a power cut the lock would else be there, but empty
             made = _link(part, path, descriptor)
         except BaseException:
             calls.close(descriptor)
@@ -232,7 +232,7 @@ def _take_over(path: Path, tag: str, patience: Patience) -> None:
 
     That one is chosen by a lock too, named after the dead one; whoever dies here is found in the same way.
     """
-    after = path.with_name(f".{tag or path.name}.after")
+    after = path.with_name(f".{tag or path.name}{AFTER}")
     with lock(after, f"taking over {path.name}", wait_seconds=patience.torn_seconds, patience=patience, beat=False):
         seen = holder(path)
         if (seen.tag if seen else "") == tag:

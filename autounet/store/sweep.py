@@ -1,0 +1,47 @@
+"""Clearing up what dead runs left: temporaries, locks, half-removed entries."""
+
+import os
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from autounet.store import calls
+from autounet.store.files import PART, remove_tree
+from autounet.store.lock import AFTER, LOCK, release_if_dead
+from autounet.store.owner import owner_of
+
+FOREIGN_PART_SECONDS = 2 * 86400  # a temporary of another machine, which cannot be asked, is rubbish after this
+
+
+def sweep(folder: Path) -> int:
+    """Remove temporaries and locks of dead processes anywhere below a folder; how many there were."""
+    swept = 0
+    for place, names, files in os.walk(folder):
+        swept += sum(_remove_part(Path(place, name)) for name in (*names, *files) if name.endswith(PART))
+        swept += sum(release_if_dead(Path(place, name)) for name in sorted(files) if name.endswith((LOCK, AFTER)))
+        names[:] = [name for name in names if not name.endswith(PART)]
+    return swept
+
+
+def _remove_part(entry: Path) -> bool:
+    if not _left_over(entry):
+        return False
+    with suppress(FileNotFoundError):  # somebody else sweeps, too
+        if stat.S_ISDIR(entry.lstat().st_mode):
+            remove_tree(entry)
+        else:
+            calls.unlink(entry)
+    return True
+
+
+def _left_over(entry: Path) -> bool:
+    owner = owner_of(entry.name[1 : -len(PART)])
+    if owner is None:
+        return False  # not ours, whatever it is
+    dead = owner.dead()
+    if dead is not None:
+        return dead
+    with suppress(OSError):
+        return time.time() - entry.lstat().st_mtime > FOREIGN_PART_SECONDS
+    return False
