@@ -6,15 +6,14 @@ import os
 import platform
 import re
 import shutil
-import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from autounet import __version__, machine
+from autounet.convolution_speed import Speed, measure_convolutions
 from autounet.progress.wording import size
-from autounet.stages.doctor_probe import Speed, measure_convolutions
 
 if TYPE_CHECKING:
     from autounet.job import Job
@@ -53,7 +52,8 @@ KNOWN_BAD = (
         below=(2, 10),
         only_cuda=True,
         verdict="bad",
-        what="3D convolutions in mixed precision are up to four times slower, and cuDNN 9.10 gives wrong bfloat16 results (pytorch #166122, #166643)",
+        what="3D convolutions in mixed precision are up to four times slower, "
+        "and cuDNN 9.10 gives wrong bfloat16 results (pytorch #166122, #166643)",
         remedy="pip install 'torch>=2.10'",
     ),
     KnownBad(
@@ -119,7 +119,7 @@ def plain(findings: tuple[Finding, ...]) -> dict[str, object]:
     return {"findings": [asdict(f) for f in findings]}
 
 
-def packages(known_bad: tuple[KnownBad, ...] = KNOWN_BAD, *, cuda: bool | None = None, cudnn: int | None = None) -> list[Finding]:
+def packages() -> list[Finding]:
     """The versions that matter, looked up in the table of known-bad ones."""
     findings = []
     for name in ("torch", "numpy", "scipy", "SimpleITK", "nibabel", "blosc2", "safetensors", "pydicom", "connected-components-3d", "edt"):
@@ -127,17 +127,15 @@ def packages(known_bad: tuple[KnownBad, ...] = KNOWN_BAD, *, cuda: bool | None =
             found = version(name)
         except PackageNotFoundError:
             continue
-        findings.append(
-            verdict_on(name, found, known_bad, cuda=_has_cuda() if cuda is None and name == "torch" else bool(cuda), cudnn=cudnn)
-        )
+        findings.append(verdict_on(name, found, cuda=_has_cuda(), cudnn=_cudnn()))
     return findings
 
 
-def verdict_on(name: str, found: str, known_bad: tuple[KnownBad, ...], *, cuda: bool, cudnn: int | None) -> Finding:
+def verdict_on(name: str, found: str, *, cuda: bool, cudnn: int) -> Finding:
     """A package and its version, and whether the table knows trouble with it."""
     numbers = tuple(int(n) for n in re.findall(r"\d+", found.partition("+")[0])[:3])
-    for bad in known_bad:
-        mended = bad.only_cuda and (not cuda or (cudnn or _cudnn()) >= CUDNN_MENDED)
+    for bad in KNOWN_BAD:
+        mended = bad.only_cuda and (not cuda or cudnn >= CUDNN_MENDED)
         if bad.package == name and bad.low <= numbers < bad.below and not mended:
             return Finding(topic=name, value=f"{found}: {bad.what}", verdict=bad.verdict, remedy=bad.remedy)
     return Finding(topic=name, value=found)
@@ -303,13 +301,12 @@ def _driver(path: Path) -> str:
 
 
 def _has_cuda() -> bool:
-    torch = sys.modules.get("torch")
-    if torch is None:
-        import torch
+    import torch
+
     return bool(torch.cuda.is_available())
 
 
 def _cudnn() -> int:
     import torch
 
-    return torch.backends.cudnn.version() or 0
+    return torch.backends.cudnn.version() or 0  # type: ignore[no-untyped-call]
