@@ -1,0 +1,1 @@
+"""Losses: terms of the plan over the levels of deep supervision."""
