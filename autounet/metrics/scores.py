@@ -95,10 +95,29 @@ class Scores:
         """Mean of the targets' means."""
         return nan_mean([self.mean(name, metric) for name, _ in self.targets])
 
+    @property
+    def failed_cases(self) -> tuple[str, ...]:
+        """Ids of cases that could not be scored."""
+        return tuple(c.case for c in self.problems)
+
+    def lines(self) -> tuple[str, ...]:
+        """For the terminal: the mean Dice of each target, and what could not be scored."""
+        head = f"{len(self.scored)} cases scored, mean Dice {self.mean_over_targets():.4f}."
+        rows = [f"  {name}: Dice {self.mean(name):.4f} over {_defined(self.values(name))} cases" for name, _ in self.targets]
+        return head, *rows, *(f"{c.case}: {c.problem}" for c in self.problems)
+
+    def plain(self) -> dict[str, Any]:
+        """For `--json`."""
+        return as_plain(self)
+
     def metrics(self) -> tuple[tuple[str, str], ...]:
         """(metric, definition) of everything that was measured, in order."""
         seen = {(m, d): None for case in self.scored for t in case.targets for m, d, _ in t.rows()}
         return tuple(seen)
+
+
+def _defined(values: Sequence[float]) -> int:
+    return sum(1 for v in values if not isnan(v))
 
 
 def nan_mean(values: Sequence[float]) -> float:
