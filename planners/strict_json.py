@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import types
 from dataclasses import MISSING, Field, fields, is_dataclass
+from difflib import get_close_matches
 from functools import cache
 from math import isfinite
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -26,7 +27,7 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(kind: type[T], plain: Any, where: str) -> T:
-    """The value of type `kind` that `plain` describes; `where` names the file in errors."""
+    """The value of type `kind` that `plain` describes; `where` names the file (or is empty) in errors."""
     value: T = _read(kind, plain, where)
     return value
 
@@ -70,16 +71,18 @@ def _read_object(kind: Any, plain: Any, where: str) -> Any:
     hints, known = _hints(kind), {f.name: f for f in fields(kind)}
     for key in plain:
         if key not in known:
-            raise UserError(f"{where} has the unknown key {key!r}", f"remove it or use one of {', '.join(known)}")
+            near = get_close_matches(key[:60], known, n=1)
+            fix = f"did you mean {near[0]!r}?" if near else f"remove it or use one of {', '.join(known)}"
+            raise UserError(f"{where or 'the file'} has the unknown key {key[:60]!r}", fix)
     for name, field in known.items():
         if name not in plain and _required(field):
-            raise UserError(f"{where} has no key {name!r}", "add it")
-    return kind(**{name: _read(hints[name], value, f"{where}.{name}") for name, value in plain.items()})
+            raise UserError(f"{where or 'the file'} has no key {name!r}", "add it")
+    return kind(**{name: _read(hints[name], value, _at(where, name)) for name, value in plain.items()})
 
 
 def _read_scalar(kind: Any, plain: Any, where: str) -> Any:
     if kind is float and type(plain) in (int, float):
-        if not isfinite(plain):
+        if not _finite(plain):
             raise _refuse(where, plain, "a finite number")
         return float(plain)
     if kind in (int, str, bool) and type(plain) is kind:
@@ -89,7 +92,18 @@ def _read_scalar(kind: Any, plain: Any, where: str) -> Any:
 
 def _refuse(where: str, plain: Any, wanted: str) -> UserError:
     shown = repr(plain) if len(repr(plain)) < 60 else repr(plain)[:57] + "..."
-    return UserError(f"{where} is {shown}, not {wanted}", f"write {wanted}")
+    return UserError(f"{where or 'the file'} is {shown}, not {wanted}", f"write {wanted}")
+
+
+def _at(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
+
+
+def _finite(number: int | float) -> bool:
+    try:
+        return isfinite(number)
+    except OverflowError:  # a whole number beyond the floats
+        return False
 
 
 def _required(field: Field[Any]) -> bool:

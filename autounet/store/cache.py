@@ -55,7 +55,7 @@ class Cache:
             return None
         return entry if complete else None
 
-    def put(self, key: str, fill: Callable[[Path], None]) -> Path:
+    def put(self, key: str, fill: Callable[[Path], object]) -> Path:
         """The folder of an entry; when it is not there yet (or damaged), `fill` writes it first.
 
         Two processes may both fill; one of the two equal results is kept.
@@ -106,7 +106,7 @@ class Cache:
         except UserError:  # unreadable, so it is no proof, and the entry is made anew
             return None
 
-    def _make(self, key: str, fill: Callable[[Path], None]) -> Path:
+    def _make(self, key: str, fill: Callable[[Path], object]) -> Path:
         entry = self.path(key)
         make_folder(self.root, 0o700)
         self._refuse_foreign()

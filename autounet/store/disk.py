@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from planners.errors import UserError
@@ -43,7 +43,10 @@ def explained(path: Path, needed: Callable[[], int]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _explain(error, path, needed()) from error
+        size = 0
+        with suppress(OSError):  # what fails may also be in the way of measuring it
+            size = needed()
+        raise _explain(error, path, size) from error
 
 
 def _explain(error: OSError, path: Path, needed: int) -> UserError:

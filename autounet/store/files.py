@@ -40,7 +40,7 @@ _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
 
-def publish(path: Path, write: Callable[[BinaryIO], None], *, verify: Callable[[Path], None] | None = None) -> Digest:
+def publish(path: Path, write: Callable[[BinaryIO], object], *, verify: Callable[[Path], object] | None = None) -> Digest:
     """Write a file through `write`, check it (and let `verify` check it), then make it visible at once.
 
     On any failure the old file of that name is untouched and nothing else is left. A link at `path`
@@ -83,7 +83,7 @@ def publish_json(path: Path, plain: Any) -> Digest:
     return publish_text(path, json_text(plain))
 
 
-def publish_tree(path: Path, fill: Callable[[Path], None], *, verify: Callable[[Path], None] | None = None) -> Digest:
+def publish_tree(path: Path, fill: Callable[[Path], object], *, verify: Callable[[Path], object] | None = None) -> Digest:
     """Let `fill` write into a fresh folder, sync and hash all of it, then make it visible at once."""
     make_folder(path.parent)
     part = part_path(path.parent)
@@ -172,7 +172,7 @@ def sync_folder(folder: Path) -> None:
         calls.close(descriptor)
 
 
-def _write_and_sync(descriptor: int, path: Path, write: Callable[[BinaryIO], None]) -> Digest:
+def _write_and_sync(descriptor: int, path: Path, write: Callable[[BinaryIO], object]) -> Digest:
     sink = Sink(descriptor, path)
     try:
         write(cast(BinaryIO, sink))

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import stat
+from collections import Counter
 from dataclasses import MISSING, fields, is_dataclass
 from math import isfinite
 from pathlib import Path
@@ -122,8 +123,8 @@ def _refuse_to_open(path: Path, error: OSError) -> NoReturn:
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     read = dict(pairs)
     if len(read) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} occurs twice")
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {twice[:60]!r} occurs twice")
     return read
 
 
@@ -157,4 +158,4 @@ def _check_leaf(value: object, name: str) -> None:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise UserError(f"{name} holds half of a character pair in {value!r}", _AGAIN) from error
+            raise UserError(f"{name} holds half of a character pair in {value[:60]!r}", _AGAIN) from error
