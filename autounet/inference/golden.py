@@ -38,7 +38,7 @@ def make_golden(plan: Plan, fingerprint: Fingerprint, selection: Selection, memb
         channels.append((low + share * (high - low)).astype(np.float32))
     image = np.stack(channels)
     label = predict_case(Ensemble(plan, members, selection.members), image, geometry_of(plan, image.shape[1:], mm), golden_options())
-    return Golden(image_czyx=image, label_zyx=label.label_zyx.astype(np.uint16), spacing_zyx_mm=mm)
+    return Golden(image_czyx=image, label_zyx=label.label_zyx.astype(np.int32), spacing_zyx_mm=mm)
 
 
 def golden_options() -> Options:

@@ -87,7 +87,7 @@ class Golden:
     """One input and what the model makes of it, to check an installation by."""
 
     image_czyx: NDArray[np.float32]
-    label_zyx: NDArray[np.uint16]
+    label_zyx: NDArray[np.int32]
     spacing_zyx_mm: TripleMm
 
 
@@ -338,7 +338,7 @@ def _golden_bytes(golden: Golden) -> bytes:
 
     arrays = {
         "image_czyx": np.ascontiguousarray(golden.image_czyx, np.float32),
-        "label_zyx": np.ascontiguousarray(golden.label_zyx, np.uint16),
+        "label_zyx": np.ascontiguousarray(golden.label_zyx, np.int32),
         "spacing_zyx_mm": np.asarray(golden.spacing_zyx_mm, np.float64),
     }
     return bytes(safetensors.numpy.save(arrays))
