@@ -32,6 +32,7 @@ def cells(rng: np.random.Generator, size: int) -> FlatImage:
         near[:] = np.where(closer, distance, near)
     # The ratio of the two nearest centres is 1 on the line where two cells meet.
     inside = (nearest < 1) & (nearest < second * 0.86)
+    inside &= ~_meeting(np.where(inside, owner, 0))  # where centres are close the line is thinner than a pixel
     instances = np.where(inside, owner, 0).astype(np.uint16)
     tint = rng.uniform(0.8, 1.2, size=count + 1).astype(np.float32)[instances]
     depth = np.where(inside, (1.1 - 0.5 * nearest.clip(0, 1)) * tint, 0)
@@ -59,6 +60,14 @@ def slide(rng: np.random.Generator, size: int) -> FlatImage:
         gray[box][part] = 60 if vessel else 205
     gray += rng.normal(0, 11, gray.shape).astype(np.float32)
     return FlatImage(image_cyx=np.clip(gray, 0, 255).astype(np.uint8)[None], label_yx=label, instances_yx=owner)
+
+
+def _meeting(owner_yx: NDArray[np.uint16]) -> NDArray[np.bool_]:
+    """Pixels whose lower or right neighbour belongs to another cell."""
+    met = np.zeros(owner_yx.shape, bool)
+    for here, there, into in ((owner_yx[:-1], owner_yx[1:], met[:-1]), (owner_yx[:, :-1], owner_yx[:, 1:], met[:, :-1])):
+        into |= (here != there) & (here > 0) & (there > 0)
+    return met
 
 
 def _cell(rng: np.random.Generator, y: Pixels, x: Pixels) -> tuple[Pixels, tuple[slice, slice]]:

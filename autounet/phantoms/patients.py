@@ -152,7 +152,7 @@ class Torso:
         organs = []
         for index in chosen:
             centre = tuple((lattice[index][axis] - (side - 1) / 2) * pitch * (1.0, 0.7, 1.1)[axis] for axis in range(3))
-            organs.append((_shift(rng, centre, 0.15 * pitch), _grow(rng, (0.42 * pitch, 0.3 * pitch, 0.46 * pitch), 0.2)))  # type: ignore[arg-type]
+            organs.append((_shift(rng, centre, 0.15 * pitch), _grow(rng, (0.42 * pitch, 0.3 * pitch, 0.46 * pitch), 0.2)))
         return cls(
             bends=tuple(Waves.draw(rng, 120 * u) for _ in range(3)),  # type: ignore[arg-type]
             texture=Waves.draw(rng, 12 * u, 3),

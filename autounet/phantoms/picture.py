@@ -19,7 +19,7 @@ def contact_sheet(kind: str, *, seed: int = 0, cases: int = 4) -> bytes:
         areas = (made.label_zyx > 0).sum(axis=(1, 2))
         at = int(areas.argmax()) if areas.any() else made.label_zyx.shape[0] // 2
         picture = made.image_czyx[:, at].astype(np.float32)
-        low, high = np.percentile(picture, 1), np.percentile(picture, 99.5)
+        low, high = (float(np.percentile(picture, share)) for share in (1, 99.5))
         gray = np.clip((picture - low) / max(high - low, 1e-6) * 255, 0, 255)
         shown = np.moveaxis(gray if len(gray) == 3 else np.repeat(gray[:1], 3, 0), 0, -1)
         colours = np.array(PALETTE, np.float32)[made.label_zyx[at] % len(PALETTE)]
