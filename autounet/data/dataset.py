@@ -84,6 +84,22 @@ class FileHash:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What the user decided about files that leave something open (autounet.toml)."""
+
+    trust: Literal["sform", "qform", "stored"] | None = None
+    spacing_zyx_mm: TripleMm | None = None
+    unusual_geometry: bool = False
+    fill_nonfinite: float | None = None
+    follow_symlinks: bool = False
+    resample_tilt: bool = False
+    ignore_geometry: bool = False  # the image's header also holds for its label and channels
+    gray: bool = False  # colour pictures that hold gray only: their first channel is the image
+    label_scale: float = 1.0  # stored label values times this are the values
+    nearest_label: bool = False  # a stored value between two labels is the nearer one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GivenFolds:
     """Folds that the dataset brought along (splits_final.json)."""
 
@@ -106,6 +122,7 @@ class Dataset:
     labels: Labels
     label_style: LabelStyle = "values"
     labels_said: bool = False  # the label table came with the data; a value outside it is then an error
+    reading: Reading = Reading()
     given_folds: tuple[GivenFolds, ...] = ()
     problems: tuple[Problem, ...] = ()
     file_hashes: tuple[FileHash, ...] = ()

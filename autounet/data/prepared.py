@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -23,6 +24,7 @@ from planners.plan import Plan
 SCHEMA = 1
 IMAGE, LABEL, LOCATIONS, RECORD = "image.b2nd", "label.b2nd", "locations.npy", "case.json"
 CHUNK_VOXELS = 2**20  # what is checked, and lost, together
+THREADED_VOXELS = 2**21
 BLOCK_VOXELS = 2**15  # what is unpacked together: 128 KiB of float32 stay in a core's cache
 Box = tuple[slice, slice, slice]
 
@@ -124,7 +126,10 @@ class PreparedCase:
 
         opened = getattr(self._own, name, None)
         if opened is None:
-            opened = blosc2.open(str(self.folder / name), mode="r", mmap_mode="r", dparams={"nthreads": 1})
+            try:
+                opened = blosc2.open(str(self.folder / name), mode="r", mmap_mode="r", dparams={"nthreads": 1})
+            except (RuntimeError, ValueError) as error:  # the damage is in the frame around the chunks
+                raise self._damage(f"{self.folder / name} cannot be opened as it was written") from error
             setattr(self._own, name, opened)
         return opened
 
@@ -132,15 +137,14 @@ class PreparedCase:
         """Compare a chunk's checksum once in the life of this object: what was sound when read stays in memory's care."""
         try:
             sound = crc32(self._array(name).schunk.get_chunk(chunk)) == checks[chunk]
-        except (RuntimeError, ValueError, IndexError):  # the damage is in the frame around the chunks
+        except (RuntimeError, ValueError, IndexError):
             sound = False
         if not sound:
-            raise DamageError(
-                f"chunk {chunk} of {self.folder / name} is not what was written",
-                "run `autounet prepare --verify`: it makes the case anew",
-                self.id,
-            )
+            raise self._damage(f"chunk {chunk} of {self.folder / name} is not what was written")
         self._checked.add((name, chunk))
+
+    def _damage(self, problem: str) -> DamageError:
+        return DamageError(problem, "run `autounet prepare --verify`: it makes the case anew", self.id)
 
 
 def open_prepared(work: Path, plan: Plan, configuration_name: str, case_ids: Iterable[str] | None = None) -> dict[str, PreparedCase]:
@@ -175,7 +179,7 @@ def write_prepared(folder: Path, case: CaseOnGrid, grain_zyx: Triple, rng: np.ra
     """Resample a case slab by slab into the chunks of a fresh folder."""
     shape = case.frame.shape_zyx
     chunks = chunk_shape(shape, grain_zyx)
-    image = _create(folder / IMAGE, (case.channels, *shape), (1, *chunks), np.float32, threads)
+    image = _create(folder / IMAGE, (case.channels, *shape), (1, *chunks), np.float32)
     for channel in range(case.channels):
         stream = case.image_stream(channel, pool, threads)
         rows = _whole_chunks(stream.comfortable_rows, chunks[0])
@@ -187,7 +191,7 @@ def write_prepared(folder: Path, case: CaseOnGrid, grain_zyx: Triple, rng: np.ra
         del stream, slab
     label_checks = None
     if case.labelled:
-        label = _create(folder / LABEL, shape, chunks, case.label_dtype, threads)
+        label = _create(folder / LABEL, shape, chunks, case.label_dtype)
         runs = _write_label(label, case, chunks[0], pool, threads)
         label_checks = _checks(label)
         write_locations(folder / LOCATIONS, locate(runs, shape, case.ignore_index, rng))
@@ -239,8 +243,12 @@ def read_locations(path: Path, shape_zyx: Triple) -> Locations:
         return Locations(shape_zyx, np.load(file, allow_pickle=False), table)
 
 
-def _create(path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any, threads: int) -> Any:
+def _create(path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any) -> Any:
     import blosc2
+
+    # Packing holds the interpreter's lock, so it brings threads of its own. Their number is written into the
+    # file; it depends on the size alone, and equal cases give equal bytes on any machine.
+    threads = 4 if prod(shape) > THREADED_VOXELS else 1
 
     cparams = {"codec": blosc2.Codec.LZ4, "clevel": 5, "filters": [blosc2.Filter.SHUFFLE], "nthreads": threads}
     return blosc2.empty(
@@ -261,7 +269,7 @@ def _checks(array: Any) -> tuple[int, ...]:
 
 def _halved(shape: tuple[int, ...], voxels: int) -> tuple[int, ...]:
     edges = list(shape)
-    while int(np.prod(edges)) > voxels:
+    while prod(edges) > voxels:
         longest = edges.index(max(edges))
         edges[longest] = -(-edges[longest] // 2)
     return tuple(edges)

@@ -1,11 +1,18 @@
 """Which cases are trained on and which are held out, fold by fold: by patient, balanced, and the same every time."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from autounet.data.dataset import Dataset
+import numpy as np
+
+from autounet.data.dataset import Case, Dataset
+from autounet.rng import generator
+from autounet.store.strict import read_value, write_value
+from planners.errors import UserError
 
 SPLITS_SCHEMA = 1
+NNUNET_SEED = 12345
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,3 +31,168 @@ class Splits:
     rule: str  # grouped, leave_one_out, nnunet, given
     seed: int
     folds: tuple[Fold, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What balancing looks at: the volume of each class in one case, in ml."""
+
+    volumes_ml: Mapping[str, float]
+
+
+def make_splits(
+    dataset: Dataset, count: int = 5, seed: int = NNUNET_SEED, *, content: Mapping[str, Content] | None = None, rule: str = "grouped"
+) -> Splits:
+    """Folds by patient, each with its share of every class; `rule="nnunet"` gives the reference's own folds."""
+    cases = dataset.training
+    if not cases:
+        raise UserError("no case has a label, so there is nothing to train on", "add masks, and run `autounet check` again")
+    if dataset.given_folds:
+        given = Splits(rule="given", seed=seed, folds=tuple(Fold(train=f.train, validation=f.validation) for f in dataset.given_folds))
+        return checked(given, dataset, "splits_final.json")
+    groups = _groups(cases)
+    if len(groups) < 2:
+        raise UserError(
+            f"{len(cases)} case{'s' if len(cases) > 1 else ''} of one patient cannot be divided into folds",
+            "add cases, or train one network on all with --folds all",
+        )
+    if rule == "nnunet":
+        return Splits(rule=rule, seed=NNUNET_SEED, folds=_shuffled(sorted(c.id for c in cases), count))
+    if rule != "grouped":
+        raise UserError(f"there is no rule {rule!r} for folds", "use grouped or nnunet")
+    if count < 0 or count == 1:
+        raise UserError(f"{count} folds are no cross-validation", "ask for two or more, or 0 to leave one patient out at a time")
+    if count == 0 or len(groups) < count or len(groups) < 5:
+        parts = [[g] for g in sorted(groups)]
+        return Splits(rule="leave_one_out", seed=seed, folds=_folds(parts, groups))
+    return Splits(rule=rule, seed=seed, folds=_folds(_balanced(groups, count, seed, content or {}), groups))
+
+
+def write_splits(path: Path, splits: Splits) -> None:
+    """A file to edit before anything is trained."""
+    write_value(path, splits)
+
+
+def read_splits(path: Path, dataset: Dataset) -> Splits:
+    """The folds of a file, which may have been edited; every case once, no patient on both sides."""
+    return checked(read_value(path, Splits), dataset, path.name)
+
+
+def checked(splits: Splits, dataset: Dataset, name: str) -> Splits:
+    """The same splits, or an error that names what is wrong with which fold."""
+    if splits.schema != SPLITS_SCHEMA:
+        raise UserError(f"{name} has schema {splits.schema}, this version reads {SPLITS_SCHEMA}", f"remove {name}, it is made again")
+    if not splits.folds:
+        raise UserError(f"{name} holds no folds", f"remove {name}, it is made again")
+    known = {c.id: c for c in dataset.cases if c.label is not None}
+    dropped = set(dataset.broken)
+    for number, fold in enumerate(splits.folds):
+        _check_fold(fold, number, name, known, dropped)
+    if not dropped:
+        return splits
+    kept = (
+        Fold(train=_without(f.train, dropped - set(known)), validation=_without(f.validation, dropped - set(known))) for f in splits.folds
+    )
+    return Splits(rule=splits.rule, seed=splits.seed, folds=tuple(f for f in kept if f.train and f.validation))
+
+
+def _without(ids: tuple[str, ...], dropped: set[str]) -> tuple[str, ...]:
+    return tuple(i for i in ids if i not in dropped)
+
+
+def _check_fold(fold: Fold, number: int, name: str, known: Mapping[str, Case], dropped: set[str]) -> None:
+    where = f"{name}, fold {number}"
+    for part, ids in (("train", fold.train), ("validation", fold.validation)):
+        if not ids:
+            raise UserError(f"{where}: {part} is empty", "give each part at least one case")
+        unknown = sorted(set(ids) - set(known) - dropped)
+        if unknown:
+            raise UserError(
+                f"{where}: {part} names {', '.join(unknown[:10])}, which the dataset does not have", "correct the ids, or remove them"
+            )
+        if len(set(ids)) != len(ids):
+            raise UserError(f"{where}: {part} names {next(i for i in ids if ids.count(i) > 1)} twice", "name every case once")
+    both = sorted(set(fold.train) & set(fold.validation))
+    if both:
+        raise UserError(f"{where}: {', '.join(both[:10])} is in both parts", "keep each case in one part")
+    held = {known[i].group: i for i in fold.validation if i in known}
+    shared = next((i for i in fold.train if i in known and known[i].group in held), None)
+    if shared is not None:
+        group = known[shared].group
+        raise UserError(
+            f"{where}: the patient {group} is on both sides, as {shared} and {held[group]}", "move both to one side, or correct the groups"
+        )
+    missing = sorted(i for i, c in known.items() if c.split == "train" and i not in {*fold.train, *fold.validation})
+    if missing:
+        raise UserError(
+            f"{where}: {', '.join(missing[:10])} is in neither part", "add it to one of them, or mark it as test in autounet.toml"
+        )
+
+
+def _groups(cases: tuple[Case, ...]) -> dict[str, tuple[Case, ...]]:
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(case.group, []).append(case)
+    return {name: tuple(sorted(members, key=lambda c: c.id)) for name, members in sorted(groups.items())}
+
+
+def _folds(parts: list[list[str]], groups: Mapping[str, tuple[Case, ...]]) -> tuple[Fold, ...]:
+    everything = sorted(c.id for members in groups.values() for c in members)
+    folds = []
+    for part in parts:
+        held = {c.id for g in part for c in groups[g]}
+        folds.append(Fold(train=tuple(i for i in everything if i not in held), validation=tuple(i for i in everything if i in held)))
+    return tuple(folds)
+
+
+def _balanced(groups: Mapping[str, tuple[Case, ...]], count: int, seed: int, content: Mapping[str, Content]) -> list[list[str]]:
+    """Greedy: the group whose classes are rarest first, into the fold that lacks them most.
+
+    A group's amounts are its number of cases, for each class the cases that have it, and its volume, and one for its stratum.
+    """
+    names = sorted({k for c in content.values() for k, v in c.volumes_ml.items() if v > 0})
+    strata = sorted({c.stratum for members in groups.values() for c in members})
+    amounts = {g: _amounts(members, names, strata, content) for g, members in groups.items()}
+    total = sum(amounts.values())
+    share = np.where(total > 0, total, 1) / count
+    weight = np.ones_like(share)
+    weight[0] = 3.0  # equal sizes matter more than any one class
+    weight[1 : 1 + len(names)] = 2.0
+    # Ties are broken by a number that depends on the group's name alone, so a new case at the end moves no other by chance.
+    order = sorted(groups, key=lambda g: (-float((amounts[g] / share).max()), _lot(g, seed)))
+    filled, parts = np.zeros((count, len(share))), list[list[str]]([] for _ in range(count))
+    for group in order:
+        after = (filled + amounts[group]) / share
+        cost = (weight * (after**2 - (filled / share) ** 2)).sum(axis=1)
+        fold = min(range(count), key=lambda k: (round(float(cost[k]), 9), k))
+        filled[fold] += amounts[group]
+        parts[fold].append(group)
+    return parts
+
+
+def _amounts(members: tuple[Case, ...], names: list[str], strata: list[str], content: Mapping[str, Content]) -> np.ndarray:  # type: ignore[type-arg]
+    nothing = Content(volumes_ml={})
+    volumes = [content.get(c.id, nothing).volumes_ml for c in members]
+    present = [sum(v.get(n, 0) > 0 for v in volumes) for n in names]
+    size = [sum(float(v.get(n, 0)) for v in volumes) for n in names]
+    return np.array([len(members), *present, *size, *(sum(c.stratum == s for c in members) for s in strata)], dtype=float)
+
+
+def _lot(group: str, seed: int) -> float:
+    return float(generator(seed, "fold", group).random())
+
+
+def _shuffled(ids: list[str], count: int) -> tuple[Fold, ...]:
+    """KFold(count, shuffle=True, random_state=12345) of the sorted ids, without importing scikit-learn."""
+    if len(ids) < count:
+        raise UserError(f"{len(ids)} cases are fewer than {count} folds", "ask for fewer folds")
+    order = np.arange(len(ids))
+    np.random.RandomState(NNUNET_SEED).shuffle(order)  # the reference's folds come from this old generator
+    sizes = np.full(count, len(ids) // count)
+    sizes[: len(ids) % count] += 1
+    folds, start = [], 0
+    for size in sizes:
+        held = {ids[i] for i in order[start : start + size]}
+        folds.append(Fold(train=tuple(i for i in ids if i not in held), validation=tuple(i for i in ids if i in held)))
+        start += int(size)
+    return tuple(folds)

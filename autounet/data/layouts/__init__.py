@@ -1,0 +1,1 @@
+"""One module a layout: each says whether a folder looks like it, and reads it."""
