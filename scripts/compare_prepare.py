@@ -65,7 +65,8 @@ def main() -> int:
         rows += found
         worst = max(found, key=lambda row: row.image_difference), min(found, key=lambda row: row.label_agreement)
         print(
-            f"{recipe.name:24} {len(found):5} {worst[0].image_difference:10.2e} of the range {100 * worst[1].label_agreement:14.4f} % of voxels",
+            f"{recipe.name:24} {len(found):5} {worst[0].image_difference:10.2e} of the range"
+            f"{100 * worst[1].label_agreement:15.4f} % of voxels",
             flush=True,
         )
     bad = [row for row in rows if not row.good]
@@ -90,7 +91,8 @@ def recipes(data: Path, cases: int, edge: int) -> Iterator[tuple[Recipe, list[tu
     names = sorted({p.name[: -len("_0000.nii.gz")] for p in (folder / "images").glob("*_0000.nii.gz")})
     if names:
         pair = [
-            (n, lambda n=n: read([folder / "images" / f"{n}_000{c}.nii.gz" for c in (0, 1)], folder / "labels" / f"{n}.nii.gz")) for n in names
+            (n, lambda n=n: read([folder / "images" / f"{n}_000{c}.nii.gz" for c in (0, 1)], folder / "labels" / f"{n}.nii.gz"))
+            for n in names
         ]
         brats = Recipe("brats 1 mm", (1.0, 1.0, 1.0), ("zscore", "zscore"), mask_outside=True, labels=5)
         yield brats, pair
@@ -137,7 +139,9 @@ def compare(recipe: Recipe, cases: list[tuple[str, Any]], peer: Path) -> Iterato
             if not recipe.mask_outside:  # then nobody reads where outside is, and we do not look for it
                 their_label = np.maximum(their_label, 0)
             spread = float(np.ptp(their_image)) or 1.0
-            yield Row(recipe.name, name, image.shape, float(np.abs(image - their_image).max()) / spread, float((label == their_label).mean()))
+            yield Row(
+                recipe.name, name, image.shape, float(np.abs(image - their_image).max()) / spread, float((label == their_label).mean())
+            )
 
 
 def ours(recipe: Recipe, image_czyx: np.ndarray, label_zyx: np.ndarray, spacing: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -148,11 +152,14 @@ def ours(recipe: Recipe, image_czyx: np.ndarray, label_zyx: np.ndarray, spacing:
 
     low, high, mean, std = recipe.statistics
     channels = tuple(
-        ChannelPlan(name=f"c{i}", modality="unknown", scheme=s, mask_outside=recipe.mask_outside, clip_low=low, clip_high=high, mean=mean, std=std)
+        ChannelPlan(
+            name=f"c{i}", modality="unknown", scheme=s, mask_outside=recipe.mask_outside, clip_low=low, clip_high=high, mean=mean, std=std
+        )
         for i, s in enumerate(recipe.schemes)
     )
     architecture = Architecture(
-        kind="plain", dimensions=recipe.dimensions, features=(8,), strides_zyx=((1, 1, 1),), kernels_zyx=((3, 3, 3),), encoder_blocks=(2,), decoder_convolutions=()
+        kind="plain", dimensions=recipe.dimensions, features=(8,), strides_zyx=((1, 1, 1),), kernels_zyx=((3, 3, 3),),
+        encoder_blocks=(2,), decoder_convolutions=()
     )  # fmt: skip
     configuration = Configuration(
         name="compared", spacing_zyx_mm=recipe.spacing_zyx_mm, median_shape_zyx=(64, 64, 64), patch_zyx=(64, 64, 64), batch_size=2,
@@ -180,14 +187,16 @@ def be_the_reference(folder: Path) -> None:
     configuration = {
         "data_identifier": "compared", "preprocessor_name": "DefaultPreprocessor", "batch_size": 2, "architecture": {},
         "patch_size": [64] * recipe["dimensions"], "spacing": recipe["spacing_zyx_mm"][3 - recipe["dimensions"] :],
-        "normalization_schemes": [SCHEMES[s] for s in recipe["schemes"]], "use_mask_for_norm": [recipe["mask_outside"]] * len(recipe["schemes"]),
+        "normalization_schemes": [SCHEMES[s] for s in recipe["schemes"]],
+        "use_mask_for_norm": [recipe["mask_outside"]] * len(recipe["schemes"]),
         "resampling_fn_data": "resample_data_or_seg_to_shape", "resampling_fn_seg": "resample_data_or_seg_to_shape",
         "resampling_fn_data_kwargs": {"is_seg": False, "order": 3, **resampling},
         "resampling_fn_seg_kwargs": {"is_seg": True, "order": 1, **resampling},
     }  # fmt: skip
     statistics = {"percentile_00_5": low, "percentile_99_5": high, "mean": mean, "std": std}
     plans = {
-        "dataset_name": "Dataset001_compare", "plans_name": "compare", "image_reader_writer": "SimpleITKIO", "label_manager": "LabelManager",
+        "dataset_name": "Dataset001_compare", "plans_name": "compare", "image_reader_writer": "SimpleITKIO",
+        "label_manager": "LabelManager",
         "transpose_forward": recipe["axis_order"], "transpose_backward": list(np.argsort(recipe["axis_order"])),
         "configurations": {"compared": configuration}, "experiment_planner_used": "ExperimentPlanner",
         "foreground_intensity_properties_per_channel": {str(c): statistics for c in range(len(recipe["schemes"]))},
@@ -197,8 +206,13 @@ def be_the_reference(folder: Path) -> None:
     manager = PlansManager(plans)
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as raw:
-            image, label, properties = DefaultPreprocessor(verbose=False).run_case_npy(
-                raw["image"], raw["label"][None], {"spacing": raw["spacing"].tolist()}, manager, manager.get_configuration("compared"), dataset
+            image, label, _ = DefaultPreprocessor(verbose=False).run_case_npy(
+                raw["image"],
+                raw["label"][None],
+                {"spacing": raw["spacing"].tolist()},
+                manager,
+                manager.get_configuration("compared"),
+                dataset,
             )
         np.savez(path.with_suffix(".reference.npz"), image=image, label=label[0])
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ceil, floor
 from typing import Any
 
 import numpy as np
@@ -97,8 +98,13 @@ def percentiles(voxels: Voxels, at: tuple[float, float] = PERCENTILES) -> tuple[
     for values in voxels.values():
         counts += np.bincount(((values - low) * factor + 0.5).astype(np.int32), minlength=BINS)
     below = np.cumsum(counts)
-    rank = [np.searchsorted(below, q / 100 * (below[-1] - 1), side="right") for q in at]
-    return low + float(rank[0]) / factor, low + float(rank[1]) / factor
+
+    def value(percent: float) -> float:
+        rank = percent / 100 * (int(below[-1]) - 1)
+        lower, upper = (low + float(np.searchsorted(below, r, side="right")) / factor for r in (floor(rank), ceil(rank)))
+        return lower + (upper - lower) * (rank - floor(rank))
+
+    return value(at[0]), value(at[1])
 
 
 def _mean_std(voxels: Voxels, clip: Scaling) -> tuple[float, float]:

@@ -44,6 +44,7 @@ def case_key(dataset: Dataset, case: Case, plan_part: str) -> str:
         "masks": [mask.value for mask in case.masks],
         "annotated": case.annotated,
         "style": dataset.label_style,
+        "reading": to_plain(dataset.reading),
         "classes": [(c.name, c.value) for c in dataset.labels.classes],
     }
     return key(plan_part, dumps(meaning, sort_keys=True))
