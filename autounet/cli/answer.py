@@ -58,8 +58,8 @@ def _finish(result: Result, as_json: bool) -> int:
         say(visible(line))
     if result.failed_cases:
         count, first = len(result.failed_cases), ", ".join(result.failed_cases[:5]) + (", …" if len(result.failed_cases) > 5 else "")
-        what = "1 case" if count == 1 else f"{count} cases"
-        say(f"error: {what} failed: {one_line(first)}. Each is explained above and in events.jsonl.", error=True)
+        what = f"1 {result.unit}" if count == 1 else f"{count} {result.unit}s"
+        say(f"error: {what} failed: {one_line(first)}. Each is explained above.", error=True)
     return code
 
 

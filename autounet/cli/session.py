@@ -26,6 +26,7 @@ class Result:
     lines: tuple[str, ...] = ()
     plain: object = None
     failed_cases: tuple[str, ...] = ()
+    unit: str = "case"  # what failed
 
 
 @contextmanager

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from autounet.cli.flags import DEFAULTS, Bytes, Common, Folder, Names, Switch
 from autounet.cli.paths import WORK_SUFFIX, dataset_and_work, existing, existing_folder
 from autounet.cli.session import Result, session
-
-if TYPE_CHECKING:
-    from autounet.stages.inspect import Facts
 
 Model = Annotated[Path, Parameter(help="A trained model: a file that ends in .aunet.")]
 
@@ -112,25 +109,26 @@ def report(
 
 def info(path: Annotated[Path, Parameter(help="A model, a plan, a work folder or an image.")], /, *, common: Common = DEFAULTS) -> Result:
     """Say what a file or folder is, in a few lines."""
-    from autounet.stages import inspect
+    from autounet.stages import info as stage
 
     existing(path, "path")
     with session(common, common.work or path):
-        facts = inspect.look(path)
-    return _facts(facts)
+        facts = stage.look(path)
+    return Result(lines=facts.lines, plain=facts.plain)
 
 
 def verify(path: Annotated[Path, Parameter(help="A model or a work folder.")], /, *, common: Common = DEFAULTS) -> Result:
     """Read everything again and compare it with the hashes that were recorded when it was made."""
-    from autounet.stages import inspect
+    from autounet.stages import verify as stage
 
     existing(path, "path")
     folder = path
     if path.is_dir() and not path.name.endswith(WORK_SUFFIX) and not (path / "manifest.json").exists():
         folder = dataset_and_work(path, common.work)[1]
     with session(common, common.work or folder) as job:
-        facts = inspect.verify(folder, job)
-    return _facts(facts)
+        sound, damaged = stage.verify(folder, job)
+    lines = (*sound, *(f"damaged: {what}" for what in damaged))
+    return Result(lines=lines, plain={"sound": list(sound), "damaged": list(damaged)}, failed_cases=damaged, unit="artefact")
 
 
 def doctor(
@@ -144,7 +142,3 @@ def doctor(
     with session(common, common.work or Path.cwd() / "none.autounet") as job:
         findings = stage.examine(job, seconds=seconds)
     return Result(lines=stage.lines(findings), plain=stage.plain(findings))
-
-
-def _facts(facts: Facts) -> Result:
-    return Result(lines=facts.lines, plain=facts.plain, failed_cases=facts.damaged)
