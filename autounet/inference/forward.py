@@ -52,7 +52,7 @@ class Voters:
         """Per item the logits of each member (member, k, z, y, x), flipped back."""
         batch = torch.stack([torch.flip(tiles_bczyx[tile], flip) if flip else tiles_bczyx[tile] for tile, flip in chunk])
         batch = batch[:, :, 0] if self.flat else batch
-        with torch.inference_mode(), lower_precision(self.device, self.settings.precision):
+        with torch.no_grad(), lower_precision(self.device, self.settings.precision):
             outputs = [network(batch.to(self.device)) for network in self.networks]
         answers = []
         for index, (_, flip) in enumerate(chunk):
