@@ -248,7 +248,7 @@ def _raw(tensor: "Tensor") -> "_Raw":
     """The bytes of a tensor, little-endian and in C order, without a copy where it already is so."""
     import numpy as np
 
-    if isinstance(tensor, np.ndarray):
+    if isinstance(tensor, np.ndarray | np.generic):
         array = np.asarray(tensor, tensor.dtype.newbyteorder("<"), order="C")
         name = next((n for n, (_, kind, _) in _DTYPES.items() if n != "BF16" and np.dtype(kind) == array.dtype), None)
     else:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,7 @@ def test_one_process_sees_what_another_adds(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from autounet.store.files import publish_bytes
 from autounet.store.manifest import Manifest
@@ -151,7 +153,7 @@ def test_every_single_changed_byte_of_the_list_is_noticed(tmp_path: Path) -> Non
     assert unnoticed == 0
 
 
-BROKEN = {
+BROKEN: dict[str, Callable[[str], str]] = {
     "empty": lambda text: "",
     "cut in half": lambda text: text[: len(text) // 2],
     "a wrong key": lambda text: text.replace('"entries"', '"entrys"'),
