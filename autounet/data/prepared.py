@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from json import dumps
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,16 @@ from autounet.arrays.frame import Frame
 from autounet.arrays.locations import Locations, Runs, joined, locate, runs_of
 from autounet.arrays.prepare import CaseOnGrid
 from autounet.store.cache import Cache
-from autounet.store.strict import read_value, write_value
+from autounet.store.strict import read_value
 from planners.errors import UserError
 from planners.fingerprint import Triple
 from planners.plan import Plan
+from planners.strict_json import to_plain
 
 SCHEMA = 1
 IMAGE, LABEL, LOCATIONS, RECORD = "image.b2nd", "label.b2nd", "locations.npy", "case.json"
-CHUNK_VOXELS = 2**20  # what is checked, and lost, together
+CHUNK_VOXELS = 3 * 2**19  # 6 MiB of float32: what is checked, and lost, together
+FLAT = 32
 THREADED_VOXELS = 2**21
 BLOCK_VOXELS = 2**15  # what is unpacked together: 128 KiB of float32 stay in a core's cache
 Box = tuple[slice, slice, slice]
@@ -195,9 +198,8 @@ def write_prepared(folder: Path, case: CaseOnGrid, grain_zyx: Triple, rng: np.ra
         runs = _write_label(label, case, chunks[0], pool, threads)
         label_checks = _checks(label)
         write_locations(folder / LOCATIONS, locate(runs, shape, case.ignore_index, rng))
-    write_value(
-        folder / RECORD, CaseRecord(frame=case.frame, channels=case.channels, image_checks=_checks(image), label_checks=label_checks)
-    )
+    record = CaseRecord(frame=case.frame, channels=case.channels, image_checks=_checks(image), label_checks=label_checks)
+    (folder / RECORD).write_text(dumps(to_plain(record)))  # the cache syncs the folder as a whole
 
 
 def _write_label(label: Any, case: CaseOnGrid, chunk_rows: int, pool: Executor, threads: int) -> Runs:
@@ -214,9 +216,14 @@ def _write_label(label: Any, case: CaseOnGrid, chunk_rows: int, pool: Executor, 
 
 
 def chunk_shape(shape_zyx: Triple, grain_zyx: Triple) -> Triple:
-    """The grain, no larger than the volume, halved along its longest axis until it holds few enough voxels."""
-    z, y, x = _halved(tuple(min(s, g) for s, g in zip(shape_zyx, grain_zyx, strict=True)), CHUNK_VOXELS)
-    return z, y, x
+    """About the grain, but equal parts of each axis: a last chunk that is mostly padding is packed and read like a full one."""
+    parts = [max(1, round(size / grain)) for size, grain in zip(shape_zyx, grain_zyx, strict=True)]
+    while True:
+        z, y, x = (-(-size // part) for size, part in zip(shape_zyx, parts, strict=True))
+        if z * y * x <= CHUNK_VOXELS:
+            return z, y, x
+        # Flat chunks make thin slabs, and slabs are what a large case is prepared in.
+        parts[0 if z > FLAT else (z, y, x).index(max(z, y, x))] += 1
 
 
 def grain_of(patch_zyx: Triple) -> Triple:
@@ -227,13 +234,9 @@ def grain_of(patch_zyx: Triple) -> Triple:
 
 def write_locations(path: Path, locations: Locations) -> None:
     """Two plain arrays, one behind the other, in one file."""
-    from autounet.store.files import publish
-
-    def write(file: Any) -> None:
+    with path.open("wb") as file:
         np.save(file, locations.table, allow_pickle=False)
         np.save(file, locations.voxels, allow_pickle=False)
-
-    publish(path, write)
 
 
 def read_locations(path: Path, shape_zyx: Triple) -> Locations:
