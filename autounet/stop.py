@@ -1,6 +1,7 @@
 """Stopping on request: the first signal asks the loops to finish their step, the second ends at once."""
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -62,7 +63,7 @@ def clear() -> None:
 
 @contextmanager
 def handlers(say: Callable[[str], None] | None = None, grace_seconds: float = GRACE_SECONDS) -> Iterator[None]:
-    """Answer SIGINT, SIGTERM and SIGHUP inside this block. Main thread only.
+    """Answer SIGINT, SIGTERM and SIGHUP inside this block, which starts unasked. Main thread only.
 
     A thread listens to the signals, so that a second one ends the process even while the main thread
     is inside a long call of a library that lets no Python code run.
@@ -70,6 +71,7 @@ def handlers(say: Callable[[str], None] | None = None, grace_seconds: float = GR
     if not _STATE.fork_safe:
         os.register_at_fork(after_in_child=_forget_in_child)
         _STATE.fork_safe = True
+    clear()
     listener, speaker = os.pipe()
     os.set_blocking(speaker, False)
     before = {number: signal.getsignal(number) for number in SIGNALS}
@@ -115,27 +117,22 @@ def _noted(number: int, frame: FrameType | None) -> None:
 
 
 def _listen(listener: int, say: Callable[[str], None] | None, grace_seconds: float) -> None:
-    asked = 0
+    until: float | None = None
     while True:
+        left = None if until is None else max(0.0, until - time.monotonic())
+        if not select.select([listener], [], [], left)[0]:
+            _end_at_once()
         for number in os.read(listener, 64):
             if number == 0:
                 return
             if number not in SIGNALS:
                 continue
-            asked += 1
-            if asked > 1:
+            if until is not None:
                 _end_at_once()
+            until = time.monotonic() + grace_seconds
             request(signal.Signals(number).name)
-            clock = threading.Timer(grace_seconds, _end_if_still, args=(os.getpid(),))
-            clock.daemon = True
-            clock.start()
             if say is not None:
                 say(f"{signal.Signals(number).name}: finishing this step, then stopping; once more ends at once")
-
-
-def _end_if_still(pid: int) -> None:
-    if _STATE.pid == pid == os.getpid() and requested():
-        _end_at_once()
 
 
 def _end_at_once() -> None:
