@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from tiny_models import Identity, Recorder, configuration, frame_of, member, plan_of, regions, smooth
+from tests.tiny_models import Identity, Recorder, configuration, frame_of, member, plan_of, regions, smooth
 
 from autounet.arrays.spline import axis_matrix
 from autounet.images.geometry import Geometry
