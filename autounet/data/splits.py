@@ -1,18 +1,20 @@
 """Which cases are trained on and which are held out, fold by fold: by patient, balanced, and the same every time."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from autounet.data.dataset import Case, Dataset
 from autounet.rng import generator
+from autounet.store.cache import key
 from autounet.store.strict import read_value, write_value
 from planners.errors import UserError
 
 SPLITS_SCHEMA = 1
 NNUNET_SEED = 12345
+LEAVE_ONE_OUT_BELOW = 5  # groups
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,7 @@ class Splits:
     schema: int = SPLITS_SCHEMA
     rule: str  # grouped, leave_one_out, nnunet, given
     seed: int
+    made: str = ""  # a digest of the folds as they were made; when it does not fit, somebody edited them
     folds: tuple[Fold, ...]
 
 
@@ -62,7 +65,9 @@ def make_splits(
         raise UserError(f"there is no rule {rule!r} for folds", "use grouped or nnunet")
     if count < 0 or count == 1:
         raise UserError(f"{count} folds are no cross-validation", "ask for two or more, or 0 to leave one patient out at a time")
-    if count == 0 or len(groups) < count or len(groups) < 5:
+    if count > len(groups) >= LEAVE_ONE_OUT_BELOW:
+        raise UserError(f"{len(groups)} patients cannot make {count} folds", f"ask for {len(groups)} folds or fewer")
+    if count == 0 or len(groups) < LEAVE_ONE_OUT_BELOW:
         parts = [[g] for g in sorted(groups)]
         return Splits(rule="leave_one_out", seed=seed, folds=_folds(parts, groups))
     return Splits(rule=rule, seed=seed, folds=_folds(_balanced(groups, count, seed, content or {}), groups))
@@ -70,7 +75,20 @@ def make_splits(
 
 def write_splits(path: Path, splits: Splits) -> None:
     """A file to edit before anything is trained."""
-    write_value(path, splits)
+    write_value(path, replace(splits, made=_digest(splits)))
+
+
+def untouched(path: Path) -> bool:
+    """Whether the folds in a file are as they were made."""
+    try:
+        splits = read_value(path, Splits)
+    except UserError:
+        return False
+    return splits.made == _digest(splits)
+
+
+def _digest(splits: Splits) -> str:
+    return key(*(text for fold in splits.folds for text in ("train", *fold.train, "validation", *fold.validation)))
 
 
 def read_splits(path: Path, dataset: Dataset) -> Splits:

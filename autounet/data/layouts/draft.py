@@ -55,9 +55,9 @@ class Draft:
     name: str = ""
 
 
-def note(code: str, found: str, expected: str = "", remedy: str = "") -> Problem:
-    """Something worth knowing of the whole dataset."""
-    return Problem(severity="note", code=code, case="", found=found, expected=expected, remedy=remedy)
+def note(code: str, found: str, expected: str = "", remedy: str = "", case: str = "") -> Problem:
+    """Something worth knowing."""
+    return Problem(severity="note", code=code, case=case, found=found, expected=expected, remedy=remedy)
 
 
 def warning(code: str, found: str, expected: str, remedy: str, case: str = "") -> Problem:
