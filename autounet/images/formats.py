@@ -76,8 +76,16 @@ _REMEDIES = {
     "a NIfTI file": "rename it to .nii",
     "gzip data": "rename it so that it ends in .gz, or unpack it",
 }
-_SUFFIX_OF = {"a PNG picture": ".png", "a JPEG picture": ".jpg", "a TIFF picture": ".tif", "a BMP picture": ".bmp", "an NRRD image": ".nrrd",
-              "a DICOM file": ".dcm", "a GIPL image": ".gipl", "a MetaImage": ".mha"}  # fmt: skip
+_SUFFIX_OF = {
+    "a PNG picture": ".png",
+    "a JPEG picture": ".jpg",
+    "a TIFF picture": ".tif",
+    "a BMP picture": ".bmp",
+    "an NRRD image": ".nrrd",
+    "a DICOM file": ".dcm",
+    "a GIPL image": ".gipl",
+    "a MetaImage": ".mha",
+}
 
 
 def suffix_of(name: str) -> str:

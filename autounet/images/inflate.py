@@ -87,7 +87,7 @@ class Inflated:
             data = self._pending or self._input.read(INPUT) or b""
             try:
                 block = cast(bytes, self._member.decompress(data, limit))
-            except isal_zlib.error as error:
+            except isal_zlib.error as error:  # type: ignore[misc]  # its stub says it is no class
                 raise self._damaged(str(error)) from None
             self._pending = self._member.unconsumed_tail
             if block:

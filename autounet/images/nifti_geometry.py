@@ -4,34 +4,25 @@ ITK prefers the qform, nibabel the sform, and both take the spacing from pixdim.
 difference of more than a tenth of a voxel the user is asked; nobody else can know.
 """
 
-from dataclasses import dataclass
+from dataclasses import replace
 from math import isfinite, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autounet.images.geometry import STRAIGHT, Geometry, geometry_from_affine, shear, straightened
+from autounet.images.geometry import STRAIGHT, Geometry
 from autounet.images.image import ReadOptions
 from autounet.images.nifti_header import NiftiHeader
+from autounet.images.placement import SHORTEST_MM, Placed, checked, rectangular
 from autounet.images.source import Source
 from planners.fingerprint import Triple, TripleMm
 
 AGREE = 1e-3  # relative: spacings that differ less are the same, written with fewer digits
 DISAGREE_VOXELS = 0.1  # at a corner: more than this and the two placements are two patients
-NOISE_SHEAR = 1e-5  # radians: single precision
-SLIGHT_SHEAR = 1e-2  # radians: converter noise; beyond it the grid is really skewed
-SHORTEST_MM, LONGEST_MM, FARTHEST_MM = 0.01, 50.0, 1e5
-_UNITS_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
-_UNIT_NAMES = {1: "metres", 3: "micrometres"}
+_MICROMETRES = 3
+_UNITS_MM = {0: 1.0, 1: 1000.0, 2: 1.0, _MICROMETRES: 0.001}
+_UNIT_NAMES = {1: "metres", _MICROMETRES: "micrometres"}
 _TRUST = "pass --trust sform or --trust qform to say which placement is right"
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A geometry and what had to be decided to get it."""
-
-    geometry: Geometry
-    notes: tuple[str, ...]
 
 
 def place(source: Source, header: NiftiHeader, options: ReadOptions) -> Placed:
@@ -47,27 +38,10 @@ def place(source: Source, header: NiftiHeader, options: ReadOptions) -> Placed:
         )
     else:
         placed = _from_affine(source, header, options, shape_zyx, spacing_xyz, notes)
-    geometry = placed.geometry if options.spacing_zyx_mm is None else placed.geometry.with_spacing(options.spacing_zyx_mm)
-    _check_usual(source, geometry, header, options)
-    return Placed(geometry, placed.notes)
-
-
-def check_usual(source: Source, geometry: Geometry, options: ReadOptions, *, shortest_mm: float = SHORTEST_MM) -> None:
-    """Ask about spacings and origins that no scanner makes."""
-    if options.unusual_geometry:
-        return
-    for axis, mm in zip("zyx", geometry.spacing_zyx_mm, strict=True):
-        if not shortest_mm <= mm <= LONGEST_MM and options.spacing_zyx_mm is None:
-            raise source.refuse(
-                f"has a spacing of {mm:g} mm along {axis}, outside {shortest_mm:g} to {LONGEST_MM:g} mm",
-                "pass --spacing Z,Y,X in millimetres to correct it, or --unusual-geometry if it is right",
-            )
-    if max(map(abs, geometry.origin_xyz_mm)) > FARTHEST_MM:
-        x, y, z = geometry.origin_xyz_mm
-        raise source.refuse(
-            f"lies at ({x:g}, {y:g}, {z:g}) mm, more than {FARTHEST_MM / 1000:g} m away",
-            "correct the origin, or pass --unusual-geometry if it is right",
-        )
+    # A header that says micrometres knows what it is talking about.
+    shortest_mm = 1e-6 if header.units == _MICROMETRES else SHORTEST_MM
+    geometry = checked(source, placed.geometry, options, shortest_mm=shortest_mm)
+    return Placed(replace(geometry, flat=geometry.flat or len(header.dim) < 3), placed.notes)
 
 
 def quaternion_affine(quatern: tuple[float, ...], spacing_xyz: tuple[float, ...], qfac: float) -> NDArray[np.float64] | None:
@@ -107,16 +81,8 @@ def _from_affine(
         _check_agreement(source, sform, qform, shape_zyx)
     affine = sform if sform is not None else qform
     assert affine is not None
-    angle = shear(affine)
-    if angle > SLIGHT_SHEAR:
-        raise source.refuse(
-            f"has a skewed grid: its axes miss the right angle by {np.degrees(angle):.3g} degrees (sform)",
-            "resample the image to a rectangular grid first",
-        )
-    if angle > NOISE_SHEAR:
-        affine = straightened(affine)
-        notes += (f"axes that missed the right angle by {np.degrees(angle):.2g} degrees were straightened",)
-    return Placed(geometry_from_affine(shape_zyx, affine), notes)
+    found = rectangular(source, shape_zyx, affine, "sform" if sform is not None else "qform")
+    return Placed(found.geometry, (*notes, *found.notes))
 
 
 def _wanted(source: Source, header: NiftiHeader, options: ReadOptions) -> tuple[str, ...]:
@@ -144,7 +110,7 @@ def _pixdim(source: Source, header: NiftiHeader, options: ReadOptions) -> tuple[
     if header.units not in _UNITS_MM:
         raise source.refuse(f"has the unknown unit of length {header.units} (xyzt_units)", "set it to 2, millimetres")
     unit, spacing = _UNITS_MM[header.units], []
-    notes = (f"converted from {_UNIT_NAMES[header.units]} to millimetres",) if header.units in _UNIT_NAMES else ()
+    notes: tuple[str, ...] = (f"converted from {_UNIT_NAMES[header.units]} to millimetres",) if header.units in _UNIT_NAMES else ()
     if header.units == 0:
         notes += ("the unit of length is not given, millimetres were assumed",)
     for axis in range(3):
@@ -168,8 +134,7 @@ def _sform(source: Source, header: NiftiHeader, unit: float) -> NDArray[np.float
     if not np.isfinite(affine).all():
         raise source.refuse("has a number in its sform (srow) that is not finite", "correct the header, or pass --trust qform")
     affine[:3] *= unit
-    norms = np.linalg.norm(affine[:3, :3], axis=0)
-    if not norms.min() or abs(np.linalg.det(affine[:3, :3] / norms)) < 1e-3:
+    if not np.linalg.norm(affine[:3, :3], axis=0).min() or not np.linalg.det(affine[:3, :3]):
         raise source.refuse("has a singular sform (srow): it flattens the volume", "correct the header, or pass --trust qform")
     return affine
 
@@ -214,8 +179,3 @@ def _check_agreement(source: Source, sform: NDArray[np.float64], qform: NDArray[
     apart = float(np.linalg.norm(index @ (sform - qform).T, axis=1).max())
     if apart > DISAGREE_VOXELS * spacing:
         raise source.refuse(f"has a qform that puts a corner {apart:.4g} mm away from where its sform has it", _TRUST)
-
-
-def _check_usual(source: Source, geometry: Geometry, header: NiftiHeader, options: ReadOptions) -> None:
-    # A header that says micrometres knows what it is talking about.
-    check_usual(source, geometry, options, shortest_mm=1e-6 if header.units == 3 else SHORTEST_MM)

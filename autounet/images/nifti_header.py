@@ -49,11 +49,37 @@ class Layout:
 
 
 NIFTI_1 = Layout(
-    1, 348, (40, "8h"), (70, "h"), (72, "h"), (76, "8f"), (108, "f"), (112, "2f"), (252, "2h"), (256, "6f"), (280, "12f"), (123, "B"), 39, (344, 4)
-)  # fmt: skip
+    version=1,
+    size=348,
+    dim=(40, "8h"),
+    datatype=(70, "h"),
+    bitpix=(72, "h"),
+    pixdim=(76, "8f"),
+    vox_offset=(108, "f"),
+    scaling=(112, "2f"),
+    codes=(252, "2h"),
+    quatern=(256, "6f"),
+    srow=(280, "12f"),
+    units=(123, "B"),
+    dim_info=39,
+    magic=(344, 4),
+)
 NIFTI_2 = Layout(
-    2, 540, (16, "8q"), (12, "h"), (14, "h"), (104, "8d"), (168, "q"), (176, "2d"), (344, "2i"), (352, "6d"), (400, "12d"), (500, "i"), 524, (4, 8)
-)  # fmt: skip
+    version=2,
+    size=540,
+    dim=(16, "8q"),
+    datatype=(12, "h"),
+    bitpix=(14, "h"),
+    pixdim=(104, "8d"),
+    vox_offset=(168, "q"),
+    scaling=(176, "2d"),
+    codes=(344, "2i"),
+    quatern=(352, "6d"),
+    srow=(400, "12d"),
+    units=(500, "i"),
+    dim_info=524,
+    magic=(4, 8),
+)
 _MAGICS = {
     (1, SINGLE): b"n+1\0",
     (1, PAIR): b"ni1\0",

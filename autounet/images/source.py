@@ -20,17 +20,23 @@ _KINDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """An open file with its size, and its name as errors show it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """A file or folder as errors show it."""
 
-    file: io.FileIO
-    size: int
     shown: str
 
     def refuse(self, problem: str, fix: str) -> UserError:
-        """The error that names this file."""
+        """The error that names it."""
         return UserError(f"{self.shown} {problem}", fix)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source(Named):
+    """An open file and its size in bytes."""
+
+    file: io.FileIO
+    size: int
 
 
 @contextmanager
@@ -49,7 +55,7 @@ def opened(path: Path, options: ReadOptions) -> Iterator[Source]:
         if not found.st_size:
             raise UserError(f"{name} is empty (0 bytes)", "copy or export the file again")
         try:
-            yield Source(file, found.st_size, name)
+            yield Source(file=file, size=found.st_size, shown=name)
         except OSError as error:
             raise UserError(f"{name} cannot be read: {error.strerror or error}", "check the disk, then copy the file again") from error
 

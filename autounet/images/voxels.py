@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from autounet.images.image import ReadOptions
 from autounet.images.inflate import Stream
-from autounet.images.source import Source
+from autounet.images.source import Named
 from planners.errors import UserError
 
 MAX_VOXELS = 2**31  # a header that declares more is refused, unless the user sets a budget of bytes
@@ -18,7 +18,7 @@ BLOCK = 1 << 18  # voxels that stay in the processor's cache
 _PADDINGS = (-2000, -2048, -3024, -9999, -10000, -32768)  # values that scanners paint outside their field of view
 
 
-def check_possible(source: Source, shape: tuple[int, ...], dtype: np.dtype[Any], options: ReadOptions) -> int:
+def check_possible(source: Named, shape: tuple[int, ...], dtype: np.dtype[Any], options: ReadOptions) -> int:
     """The bytes of an array, if any scanner or microscope makes so many voxels."""
     count = prod(shape)
     if count > (MAX_VOXELS if options.max_bytes is None else MOST_VOXELS):
@@ -26,7 +26,7 @@ def check_possible(source: Source, shape: tuple[int, ...], dtype: np.dtype[Any],
     return count * dtype.itemsize
 
 
-def check_budget(source: Source, shape: tuple[int, ...], dtype: np.dtype[Any], options: ReadOptions) -> int:
+def check_budget(source: Named, shape: tuple[int, ...], dtype: np.dtype[Any], options: ReadOptions) -> int:
     """The bytes of an array, if that many are allowed."""
     needed = check_possible(source, shape, dtype, options)
     allowed = _allowed_bytes(options)
@@ -35,14 +35,14 @@ def check_budget(source: Source, shape: tuple[int, ...], dtype: np.dtype[Any], o
     return needed
 
 
-def _too_large(source: Source, shape: tuple[int, ...], needed: int, limit: str) -> UserError:
+def _too_large(source: Named, shape: tuple[int, ...], needed: int, limit: str) -> UserError:
     sizes = " x ".join(str(size) for size in shape[::-1])
     return source.refuse(
         f"declares {sizes} voxels, {needed / 1e9:,.2f} GB; {limit}", "check the header, crop the image, or raise --max-ram"
     )
 
 
-def read_array(source: Source, stream: Stream, shape: tuple[int, ...], stored: np.dtype[Any], *, before: int = 0) -> NDArray[Any]:
+def read_array(source: Named, stream: Stream, shape: tuple[int, ...], stored: np.dtype[Any], *, before: int = 0) -> NDArray[Any]:
     """An array of the shape from the stream, which must hold it to the byte; `before` bytes of the file's total were read already."""
     array = np.empty(shape, stored)
     wanted = array.nbytes
@@ -72,7 +72,7 @@ def decoded_dtype(stored: np.dtype[Any], *, scaled: bool) -> np.dtype[Any]:
     return stored.newbyteorder("=") if stored.kind in "iu" and not scaled else np.dtype(np.float32)
 
 
-def scaled(source: Source, array: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:
+def scaled(source: Named, array: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:
     """The voxels as the file means them: integers as they are, or float32 after slope and intercept."""
     if (slope, intercept) == (1.0, 0.0):
         if array.dtype.kind in "iu" or array.dtype == np.float32:
@@ -93,7 +93,7 @@ def scaled(source: Source, array: NDArray[Any], slope: float, intercept: float) 
     return out
 
 
-def made_finite(source: Source, voxels_czyx: NDArray[Any], options: ReadOptions) -> tuple[str, ...]:
+def made_finite(source: Named, voxels_czyx: NDArray[Any], options: ReadOptions) -> tuple[str, ...]:
     """Notes about the values. NaN and infinity are refused, or replaced in place if the user said by what."""
     low, high, finite = _extremes(voxels_czyx)
     if not finite:
@@ -103,7 +103,7 @@ def made_finite(source: Source, voxels_czyx: NDArray[Any], options: ReadOptions)
     return _value_notes(voxels_czyx, low, high)
 
 
-def _filled(source: Source, voxels_czyx: NDArray[Any], options: ReadOptions) -> tuple[str, ...]:
+def _filled(source: Named, voxels_czyx: NDArray[Any], options: ReadOptions) -> tuple[str, ...]:
     count, first = 0, -1
     flat = voxels_czyx.reshape(-1)
     for start, block in _blocks(flat):

@@ -69,7 +69,17 @@ def _encoder(path: Path, form: Format, suffix: str) -> Callable[[NDArray[Any], G
         from autounet.images.pictures import encode_picture
 
         return lambda voxels, geometry, like: encode_picture(printable(path.name), voxels, form)
-    raise NotImplementedError(form)
+    if form == "metaimage":
+        from autounet.images.metaimage import encode_metaimage
+
+        return encode_metaimage
+    if form == "nrrd":
+        from autounet.images.nrrd import encode_nrrd
+
+        return encode_nrrd
+    from autounet.images.gipl import encode_gipl
+
+    return lambda voxels, geometry, like: encode_gipl(voxels, geometry, like, compressed=suffix == ".gipl.gz")
 
 
 def _verify(part: Path, path: Path, form: Format, voxels_czyx: NDArray[Any], geometry: Geometry, like: Header | None) -> None:
