@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autounet.arrays.frame import Frame
-from autounet.arrays.resample import axis_orders
+from autounet.arrays.resample import axis_orders, thick_axis
 from autounet.inference.export import Export, Exported, Wanted
 from autounet.inference.forward import Voters, device_of
 from autounet.inference.settings import InferenceSettings, Member, Prediction
@@ -69,7 +69,9 @@ def predict_panels(panels: Sequence[Panel], plan: Plan, *, threads: int | None =
 def _exported(panel: Panel, decision: Decision, order: Triple) -> Exported:
     configuration = panel.members[0].configuration
     resampling = configuration.resampling
-    orders = axis_orders(resampling, panel.frame.thick_axis, resampling.logits_order)
+    # On the way back the network's grid is the old one, so its spacing is asked first.
+    thick = thick_axis(panel.frame.spacing_zyx_mm, panel.frame.cropped_spacing_zyx_mm) if resampling.thick_axis == "auto" else None
+    orders = axis_orders(resampling, thick, resampling.logits_order)
     voters = Voters(panel.members, panel.settings, _in_flight(panel))
     sweep = Sweep(panel.source, voters, panel.settings, decision, order)
     return Exported(sweep, panel.frame.cropped_shape_zyx, orders, panel.weight)
