@@ -33,6 +33,19 @@ class Targets:
         moved = {"annotated_bk": move(self.annotated_bk), "skeleton": move(self.skeleton), "border_weight": move(self.border_weight)}
         return Targets(classes=self.classes.to(device, non_blocking=True), **moved)
 
+    def part(self, samples: slice) -> "Targets":
+        """Of some samples."""
+
+        def cut(maps: Tensor | None) -> Tensor | None:
+            return None if maps is None else maps[samples]
+
+        return Targets(
+            classes=self.classes[samples],
+            annotated_bk=cut(self.annotated_bk),
+            skeleton=cut(self.skeleton),
+            border_weight=cut(self.border_weight),
+        )
+
     def shrunk(self, shape: torch.Size) -> "Targets":
         """At the size of a coarser level: the voxel nearest to each centre."""
         classes = nearest(self.classes, shape)

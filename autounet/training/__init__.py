@@ -1,0 +1,1 @@
+"""Training: samples, loader, schedule, loop, checkpoints of a run, records."""

@@ -1,0 +1,153 @@
+"""One sampling grid for rotation, scaling, elastic, flips and the crop; labels by one pass over eight neighbours."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from autounet.augment.draw import Drawn
+from planners.fingerprint import Triple
+
+OUTSIDE = -1  # label where there is no volume
+UNDECIDED = -2  # mark of a cell whose eight corners differ
+CONTROL_VOXELS = 16  # between the knots of the elastic displacement
+Start = tuple[float, float, float]
+
+
+def flipped(maps: Tensor, flips: Sequence[int]) -> Tensor:
+    """The last three axes, mirrored."""
+    return torch.flip(maps, [axis - 3 for axis in flips]) if flips else maps
+
+
+def sampling_points(drawn: Drawn, patch_zyx: Triple, middle_zyx: Start, device: torch.device) -> list[Tensor]:
+    """Per axis, where in the box each voxel of the patch comes from, broadcastable to the patch; flips are in it."""
+    offsets = []
+    for axis, edge in enumerate(patch_zyx):
+        ramp = torch.arange(edge, dtype=torch.float32, device=device) - (edge - 1) / 2
+        shape = [1, 1, 1]
+        shape[axis] = edge
+        offsets.append((-ramp if axis in drawn.flips else ramp).view(shape))
+    if drawn.elastic is not None:
+        field = displacement(patch_zyx, drawn.elastic.voxels, drawn.elastic.seed).to(device)
+        offsets = [offset + shift for offset, shift in zip(offsets, field, strict=True)]
+    points = []
+    for row, middle in zip(drawn.matrix, middle_zyx, strict=True):
+        used = [weight * offset for weight, offset in zip(row, offsets, strict=True) if weight != 0]
+        points.append(sum(used[1:], used[0] + middle))
+    return points
+
+
+def displacement(patch_zyx: Triple, voxels: float, seed: int) -> Tensor:
+    """(3, z, y, x): random knots joined by cubic B-splines; the longest component is `voxels`."""
+    rng = np.random.Generator(np.random.Philox(seed))
+    knots = [max(4, -(-edge // CONTROL_VOXELS) + 3) for edge in patch_zyx]
+    field = torch.from_numpy(rng.standard_normal((3, *knots)).astype(np.float32))
+    for axis, edge in enumerate(patch_zyx):
+        field = torch.tensordot(field, _spline(edge, knots[axis]), dims=([1], [1]))  # the axes rotate round to their places
+    if patch_zyx[0] == 1:
+        field[0] = 0
+    return field * (voxels / field.abs().max().clamp_min(1e-6))
+
+
+def _spline(edge: int, knots: int) -> Tensor:
+    """(edge, knots) weights of the uniform cubic B-spline."""
+    at = torch.linspace(0, knots - 3 - 1e-4, edge)
+    cell, t = at.long(), at - at.floor()
+    weights = torch.stack(((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3), 1) / 6
+    matrix = torch.zeros(edge, knots)
+    return matrix.scatter_(1, cell[:, None] + torch.arange(4), weights)
+
+
+def warp_image(box_czyx: Tensor, points: list[Tensor], patch_zyx: Triple, in_plane: bool) -> Tensor:
+    """Linear interpolation; zero outside."""
+    if in_plane:
+        # Slices become channels: one grid serves all of them, and torch's flat sampler is vectorised.
+        rows = _integer_rows(points[0], patch_zyx[0])
+        slices = box_czyx.new_zeros(box_czyx.shape[0], patch_zyx[0], *box_czyx.shape[2:])
+        inside = (rows >= 0) & (rows < box_czyx.shape[1])
+        slices[:, inside] = box_czyx[:, rows[inside]]
+        grid = _grid([p[0] for p in points[1:]], patch_zyx[1:], box_czyx.shape[2:])
+        flat = slices.reshape(1, -1, *box_czyx.shape[2:])
+        return _sample(flat, grid).view(box_czyx.shape[0], *patch_zyx)
+    return _sample(box_czyx[None], _grid(points, patch_zyx, box_czyx.shape[1:]))[0]
+
+
+def warp_labels(boxes_nzyx: Tensor, points: list[Tensor], patch_zyx: Triple) -> Tensor:
+    """The label whose linearly interpolated indicator is largest; -1 outside. Each map on its own."""
+    sizes = boxes_nzyx.shape[1:]
+    padded = functional.pad(boxes_nzyx, (1, 1) * 3, value=OUTSIDE)
+    strides = (padded.shape[2] * padded.shape[3], padded.shape[3], 1)
+    corner: Tensor | None = None
+    for point, size, stride in zip(points, sizes, strides, strict=True):
+        index = (point + 1).clamp(0, size).to(torch.int32)  # not below 0, so that cutting off is floor
+        corner = index * stride if corner is None else corner + index * stride
+    assert corner is not None
+    corner = corner.expand(patch_zyx).reshape(-1)
+    warped = torch.empty(boxes_nzyx.shape[0], corner.shape[0], dtype=boxes_nzyx.dtype, device=boxes_nzyx.device)
+    for layer, labels in enumerate(padded):
+        found = torch.index_select(_uniform_cells(labels).reshape(-1), 0, corner)
+        open_at = torch.nonzero(found == UNDECIDED).squeeze(1)
+        if len(open_at):
+            found[open_at] = _vote(labels, corner[open_at].long(), _shares(points, sizes, patch_zyx, open_at), strides)
+        warped[layer] = found
+    return warped.view(-1, *patch_zyx)
+
+
+def _uniform_cells(labels_zyx: Tensor) -> Tensor:
+    """At the lower corner of each 2x2x2 cell: its label where all eight agree, else UNDECIDED."""
+    edge = labels_zyx[:, :, :-1] == labels_zyx[:, :, 1:]
+    face = edge[:, :-1] & edge[:, 1:] & (labels_zyx[:, :-1, :-1] == labels_zyx[:, 1:, :-1])
+    cell = face[:-1] & face[1:] & (labels_zyx[:-1, :-1, :-1] == labels_zyx[1:, :-1, :-1])
+    marked = labels_zyx.clone()
+    marked[:-1, :-1, :-1].masked_fill_(~cell, UNDECIDED)
+    return marked
+
+
+def _shares(points: list[Tensor], sizes: torch.Size, patch_zyx: Triple, chosen: Tensor) -> list[Tensor]:
+    """Per axis how far each chosen point lies behind its lower corner, 0 to 1."""
+    shares = []
+    for point, size in zip(points, sizes, strict=True):
+        at = (point.expand(patch_zyx).reshape(-1)[chosen] + 1).clamp(0, size + 1)
+        shares.append((at - at.to(torch.int32).clamp_max(size)).clamp(0, 1))
+    return shares
+
+
+def _vote(labels_zyx: Tensor, corner: Tensor, shares: list[Tensor], strides: tuple[int, int, int]) -> Tensor:
+    flat = labels_zyx.reshape(-1)
+    neighbours, weights = [], []
+    for dz in (0, 1):
+        for dy in (0, 1):
+            for dx in (0, 1):
+                neighbours.append(flat[corner + (dz * strides[0] + dy * strides[1] + dx)])
+                z, y, x = (share if d else 1 - share for d, share in zip((dz, dy, dx), shares, strict=True))
+                weights.append(z * y * x)
+    best = neighbours[0].clone()
+    most = torch.full_like(weights[0], -1.0)
+    for candidate in range(8):
+        score = torch.zeros_like(most)
+        for other in range(8):
+            score += weights[other] * (neighbours[other] == neighbours[candidate])
+        # A tie goes to the nearer corner: its own weight decides, not the value of its label.
+        score += 1e-4 * weights[candidate]
+        better = score > most
+        best = torch.where(better, neighbours[candidate], best)
+        most = torch.where(better, score, most)
+    return best
+
+
+def _grid(points: Sequence[Tensor], patch: Sequence[int], sizes: Sequence[int]) -> Tensor:
+    """Points in voxels to torch's grid: last axis first, -1 and 1 at the outer edges."""
+    grid = torch.empty(1, *patch, len(patch), device=points[0].device)
+    for position, (point, size) in enumerate(zip(reversed(points), reversed(sizes), strict=True)):
+        torch.add((point * (2 / size)).expand(*patch), 1 / size - 1, out=grid[0, ..., position])
+    return grid
+
+
+def _sample(maps: Tensor, grid: Tensor) -> Tensor:
+    return functional.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _integer_rows(point: Tensor, edge: int) -> Tensor:
+    return point.round().long().expand(edge, 1, 1).reshape(-1)

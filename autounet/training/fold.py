@@ -1,0 +1,107 @@
+"""One fold, from a plan to weights: the parts are made, handed to the loop, and its result published."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from autounet import machine
+from autounet.job import Job
+from autounet.losses.level import Reduce
+from autounet.losses.segmentation import SegmentationLoss
+from autounet.networks import build
+from autounet.progress import Progress, Voice
+from autounet.rng import generator
+from autounet.store.checkpoints import Checkpoints
+from autounet.store.files import make_folder
+from autounet.training.execution import Execution, execution
+from autounet.training.learner import Learner, make_learner
+from autounet.training.loader import Loader
+from autounet.training.loop import Surroundings, Training, Validate, averaged, begin
+from autounet.training.recipe import Recipe
+from autounet.training.sample import ReadCase, Source
+from autounet.training.state import Progressed
+
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """What one fold is trained from, and where to."""
+
+    recipe: Recipe
+    cases: Mapping[str, ReadCase]
+    folder: Path
+    validate: Validate | None = None
+    previous: Mapping[str, NDArray[np.generic]] | None = None
+    start: Mapping[str, Tensor] | None = None  # weights to begin with
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A trained fold in memory."""
+
+    network: nn.Module  # in eval mode, with the weights that prediction shall use
+    weights: dict[str, Tensor]
+    state: Progressed
+    waited_seconds: float
+
+
+def train_fold(fold: Fold, job: Job, *, rank: int = 0, ranks: int = 1, reduce: Reduce | None = None) -> Trained:
+    """Train to the end of the schedule, or go on from the last checkpoint and then to the end."""
+    threads = max(1, (job.threads or machine.cores()) // ranks)
+    torch.set_num_threads(threads)
+    recipe = fold.recipe
+    make_folder(fold.folder)
+    learner = fresh_learner(fold, execution(job.device, recipe.configuration.schedule.precision), reduce)
+    with Progress(Voice(folder=fold.folder if rank == 0 else None)) as log:
+        around = Surroundings(
+            checkpoints=Checkpoints(fold.folder / CHECKPOINTS, say=job.progress.warn),
+            progress=job.progress if rank == 0 else Progress.silent(),
+            log=log,
+            validate=fold.validate,
+            every_fraction=recipe.plan.validation.every_fraction,
+            writes=rank == 0,
+        )
+        training = begin(recipe, learner, around)
+        log.event("begin_fold", execution=str(learner.execution), step=training.state.step, threads=threads, cases=len(fold.cases))
+        waited = _run(fold, training, threads, positions(recipe.configuration.batch_size, rank, ranks))
+    weights = learner.final_weights()
+    with averaged(learner):
+        pass  # leaves the network in eval mode
+    learner.network.load_state_dict(weights)
+    return Trained(network=learner.network.eval(), weights=weights, state=training.state, waited_seconds=waited)
+
+
+def fresh_learner(fold: Fold, how: Execution, reduce: Reduce | None = None) -> Learner:
+    """A learner at its first step; its weights depend on the seed alone."""
+    recipe, labels = fold.recipe, fold.recipe.plan.labels
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(generator(recipe.seed, "weights", recipe.configuration.name, recipe.fold).integers(2**63)))
+        network = build(recipe.configuration.architecture, recipe.channels_in, labels.heads)
+    if fold.start is not None:
+        network.load_state_dict(dict(fold.start))
+    loss = SegmentationLoss(loss=recipe.configuration.loss, labels=labels, **({} if reduce is None else {"reduce": reduce}))
+    return make_learner(network, loss, how, recipe.configuration.schedule)
+
+
+def positions(batch_size: int, rank: int, ranks: int) -> tuple[int, ...]:
+    """The samples of each batch that are this rank's; together the ranks make what one process makes alone."""
+    return tuple(range(batch_size * rank // ranks, batch_size * (rank + 1) // ranks))
+
+
+def _run(fold: Fold, training: Training, threads: int, own: tuple[int, ...]) -> float:
+    workers = loader_workers(training.learner.execution, threads)
+    source = Source(recipe=fold.recipe, cases=fold.cases, previous=fold.previous)
+    with Loader(source, workers, own) as loader:
+        training.run(loader)
+        return loader.waited_seconds
+
+
+def loader_workers(how: Execution, threads: int) -> int:
+    """On a processor the loader shares the cores with the network; an accelerator wants them all."""
+    return max(1, min(threads, 16)) if how.device.type != "cpu" else max(1, threads // 4)

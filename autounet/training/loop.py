@@ -1,0 +1,211 @@
+"""The loop of one fold: batches in, weights out; stopped, killed or broken, it goes on where it was."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+from autounet import stop
+from autounet.progress import Progress
+from autounet.store.checkpoints import Checkpoints
+from autounet.training.learner import Learner, StepReport
+from autounet.training.loader import Loader
+from autounet.training.recipe import Recipe
+from autounet.training.sample import Batch
+from autounet.training.schedule import Pace, plateau
+from autounet.training.state import Progressed, Scored, read_progress, recipe_key
+from planners.errors import UserError
+
+CHECKPOINT_SECONDS = 300.0
+BAD_STEPS = 3  # in a row; one alone may be a freak sample
+VALIDATION_SHARE = 0.1  # of the time spent; a score on the way must not eat the training
+Validate = Callable[[nn.Module], tuple[float, tuple[tuple[str, float | None], ...]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What the loop is handed beside the learner: where to save, whom to tell, how to score."""
+
+    checkpoints: Checkpoints
+    progress: Progress
+    log: Progress  # the fold's own events
+    validate: Validate | None = None
+    every_fraction: float = 0.1
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    clock: Callable[[], float] = time.monotonic
+    writes: bool = True  # one rank of several writes
+
+
+@dataclass(slots=True, kw_only=True)
+class Training:
+    """One fold under way."""
+
+    recipe: Recipe
+    learner: Learner
+    around: Surroundings
+    state: Progressed
+    bad: list[str] = field(default_factory=list)
+    resumed: bool = False
+    _began: float = 0.0
+    _saved: float = 0.0
+    _validation_seconds: float = 0.0
+
+    def run(self, loader: Loader) -> Progressed:
+        """Train to the end of the schedule. A stop is answered after the step in work, with a checkpoint."""
+        self._began = self.around.clock() - self.state.seconds
+        self._saved = self.around.clock()
+        schedule = self.recipe.configuration.schedule
+        total = schedule.iterations if schedule.seconds is None else schedule.seconds
+        unit = "step" if schedule.seconds is None else "second"
+        with self.around.progress.task(self.name, total=total, unit=unit) as task:
+            task.step(n=self.state.step if schedule.seconds is None else min(self.state.seconds, total))
+            while not self._pace().over(self.state.step, self.state.seconds):
+                before = self.state.seconds
+                self._until_trouble(loader, lambda n: task.step(doing=self._doing(), n=n), before)
+        if self.around.writes:
+            self._save()
+        return self.state
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"train {self.recipe.configuration.name} fold {self.recipe.fold}"
+
+    def _until_trouble(self, loader: Loader, moved: Callable[[float], None], before: float) -> None:
+        for batch in loader.batches(self.state.step):
+            pace = self._pace()
+            rate = pace.rate(self.state.step, self.state.seconds) * self.state.rate_factor
+            report = self.learner.step(batch, rate, self.recipe.configuration.accumulate)
+            if not report.finite:
+                if self._trouble(batch, report):
+                    return  # rolled back: the loader has to begin at another step
+                continue
+            self.bad.clear()
+            seconds = self.around.clock() - self._began
+            self.state = replace(
+                self.state.with_loss(report.loss), step=self.state.step + 1, seconds=seconds, averaged_steps=self.learner.averaged_steps
+            )
+            self._record(report, rate, loader)
+            moved(1 if self.recipe.configuration.schedule.seconds is None else seconds - before)
+            before = seconds
+            self._look(pace)
+            if stop.requested():
+                self._save()
+                stop.check()
+            if self.around.clock() - self._saved > self.around.checkpoint_seconds:
+                self._save()
+            if self._pace().over(self.state.step, self.state.seconds):
+                return
+
+    def _pace(self) -> Pace:
+        return Pace(schedule=self.recipe.configuration.schedule, decay_from=self.state.decay_from)
+
+    def _doing(self) -> str:
+        scores = f", Dice {self.state.scored[-1].dice:.3f}" if self.state.scored else ""
+        return f"loss {self.state.loss or 0.0:.3f}{scores}"
+
+    def _record(self, report: StepReport, rate: float, loader: Loader) -> None:
+        self.around.log.event(
+            "train",
+            step=self.state.step,
+            loss=report.loss,
+            rate=rate,
+            gradient_norm=report.gradient_norm,
+            seconds=round(self.state.seconds, 3),
+            waited=round(loader.waited_seconds, 3),
+            **{f"loss_{name}": value for name, value in report.terms},
+        )
+
+    def _look(self, pace: Pace) -> None:
+        """Score whole volumes when it is time, and call the decay at a plateau."""
+        if self.around.validate is None:
+            return
+        way = pace.way(self.state.step, self.state.seconds)
+        last = self.state.scored[-1].way if self.state.scored else 0.0
+        cheap = self._validation_seconds <= VALIDATION_SHARE * (way - last) / max(way, 1e-9) * max(self.state.seconds, 1e-9)
+        if way - last < self.around.every_fraction or way >= pace.end or not cheap:
+            return
+        began = self.around.clock()
+        with averaged(self.learner):
+            dice, targets = self.around.validate(self.learner.network)
+        self._validation_seconds = self.around.clock() - began
+        scored = (*self.state.scored, Scored(step=self.state.step, way=way, dice=dice, targets=targets))
+        best = dice > self.state.best
+        self.state = replace(self.state, scored=scored, seconds=self.around.clock() - self._began)
+        self.around.log.event("validation", step=self.state.step, dice=dice, **{f"dice_{n}": v for n, v in targets})
+        if self.recipe.configuration.schedule.stop_at_plateau and plateau(tuple((s.way, s.dice) for s in scored)):
+            self.state = replace(self.state, decay_from=pace.decay_now(self.state.step, self.state.seconds).decay_from)
+        if best:
+            self._save(best=True)
+
+    def _trouble(self, batch: Batch, report: StepReport) -> bool:
+        """A loss that is no number. Returns whether the training was rolled back."""
+        low, high = float(batch.image.min()), float(batch.image.max())
+        what = f"step {self.state.step}: loss {report.loss}, images from {low:.3g} to {high:.3g} of {', '.join(batch.cases)}"
+        self.bad.append(what)
+        self.around.log.event("not_finite", step=self.state.step, cases=list(batch.cases), low=low, high=high)
+        if len(self.bad) < BAD_STEPS:
+            self.state = replace(self.state, step=self.state.step + 1)
+            return False
+        saved = self.around.checkpoints.latest()
+        if saved is None or self.state.rate_factor < 1.0:
+            raise UserError(
+                f"the loss is not finite in {BAD_STEPS} steps in a row ({what})",
+                "look at the intensities of these cases, or lower the learning rate in plan.json",
+                batch.cases[0],
+            )
+        self.around.progress.warn(f"{what}; back to step {saved.step} with half the learning rate")
+        self.take_up(saved.tensors, read_progress(saved.state, self.recipe, str(self.around.checkpoints.folder)))
+        self.state = replace(self.state, rate_factor=0.5)
+        self._began = self.around.clock() - self.state.seconds
+        self.bad.clear()
+        return True
+
+    def take_up(self, tensors: Any, state: Progressed) -> None:
+        """Go on from a checkpoint."""
+        self.learner.restore(tensors)
+        self.learner.averaged_steps = state.averaged_steps
+        if self.learner.scaler is not None and state.loss_scale is not None:
+            self.learner.scaler.load_state_dict({**self.learner.scaler.state_dict(), "scale": state.loss_scale})
+        self.state, self.resumed = state, True
+
+    def _save(self, best: bool = False) -> None:
+        if not self.around.writes:
+            return
+        scale = None if self.learner.scaler is None else float(self.learner.scaler.get_scale())
+        self.around.checkpoints.save(self.state.step, self.learner.tensors(), replace(self.state, loss_scale=scale).plain(), best=best)
+        self._saved = self.around.clock()
+
+
+def begin(recipe: Recipe, learner: Learner, around: Surroundings) -> Training:
+    """A training at its first step, or at the last checkpoint if there is one."""
+    state = Progressed(recipe=recipe_key(recipe), execution=str(learner.execution))
+    training = Training(recipe=recipe, learner=learner, around=around, state=state)
+    saved = around.checkpoints.latest()
+    if saved is not None:
+        training.take_up(saved.tensors, read_progress(saved.state, recipe, str(around.checkpoints.folder)))
+    elif around.writes:
+        training._save()  # what a numerical accident in the first minutes goes back to
+    return training
+
+
+class averaged:  # noqa: N801 - used like a function
+    """The network with the averaged weights inside this block."""
+
+    def __init__(self, learner: Learner) -> None:
+        self.learner = learner
+
+    def __enter__(self) -> None:
+        self._swap()
+        self.learner.network.eval()
+
+    def __exit__(self, *ignored: object) -> None:
+        self._swap()
+        self.learner.network.train()
+
+    def _swap(self) -> None:
+        for name, parameter in self.learner.network.named_parameters():
+            if name in self.learner.average:
+                parameter.data, self.learner.average[name] = self.learner.average[name], parameter.data

@@ -1,0 +1,143 @@
+"""One sample: its place and its fate are drawn, then only the box that they need is read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autounet.augment.draw import Drawn, draw
+from autounet.augment.intensity import apply_effects
+from autounet.augment.spatial import OUTSIDE, flipped, sampling_points, warp_image, warp_labels
+from autounet.losses.level import Targets
+from autounet.losses.maps import border_weights, skeletons
+from autounet.rng import generator
+from autounet.training.places import Place, SampledCase, choose
+from autounet.training.recipe import Recipe
+from planners.fingerprint import Triple
+
+Span = tuple[int, int]
+
+
+class ReadCase(SampledCase, Protocol):
+    """A prepared case."""
+
+    def read(self, box_zyx: tuple[slice, slice, slice]) -> tuple[NDArray[np.float32], NDArray[Any] | None]:
+        """Image and label in a box."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """An augmented patch; two-dimensional ones keep a first axis of one slice."""
+
+    image_czyx: Tensor
+    label_zyx: Tensor
+    annotated_k: Tensor | None
+    skeleton_zyx: Tensor | None
+    border_zyx: Tensor | None
+    case: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Samples as the network takes them: two-dimensional ones without the first axis."""
+
+    image: Tensor
+    targets: Targets
+    cases: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where samples come from."""
+
+    recipe: Recipe
+    cases: Mapping[str, ReadCase]
+    previous: Mapping[str, NDArray[Any]] | None = None  # of a cascade: labels of the first stage on this grid
+    patch_zyx: Triple | None = None  # while the patch still grows
+
+    def sample(self, step: int, position: int) -> Sample:
+        """The sample at that place of that step, whoever asks, in whatever order."""
+        recipe = self.recipe
+        configuration = recipe.configuration
+        rng = generator(recipe.seed, "sample", configuration.name, recipe.fold, step, position)
+        place = choose(self.cases, configuration, recipe.plan.labels, position, rng)
+        drawn = draw(configuration.augmentation, len(recipe.plan.channels), configuration.dimensions == 2, rng)
+        image, labels = self._read(place, drawn)
+        apply_effects(image, drawn.effects)
+        for channel in recipe.masked_channels:
+            image[channel].masked_fill_(labels[0] < 0, 0.0)
+        return self._finished(place.case, image, labels, drawn, rng)
+
+    def _read(self, place: Place, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """The augmented image (c, z, y, x), and label and, in a cascade, previous label (n, z, y, x)."""
+        patch = self.recipe.configuration.patch_zyx
+        case = self.cases[place.case]
+        spans = drawn.box(place.lower_zyx, patch)
+        inside = tuple(slice(max(start, 0), min(stop, size)) for (start, stop), size in zip(spans, case.shape_zyx, strict=True))
+        image_np, label_np = case.read((inside[0], inside[1], inside[2]))
+        assert label_np is not None, "training cases have labels"
+        maps = [label_np] if self.previous is None else [label_np, self.previous[place.case][inside]]
+        image, labels = torch.from_numpy(image_np), torch.from_numpy(np.stack([m.astype(np.int16) for m in maps]))
+        if not drawn.warped:
+            filled = (_padded(image, spans, inside, 0.0), _padded(labels, spans, inside, OUTSIDE))
+            return flipped(filled[0], drawn.flips).contiguous(), flipped(filled[1], drawn.flips).contiguous()
+        middle = [lower + (edge - 1) / 2 - part.start for lower, edge, part in zip(place.lower_zyx, patch, inside, strict=True)]
+        points = sampling_points(drawn, patch, (middle[0], middle[1], middle[2]), image.device)
+        return warp_image(image, points, patch, drawn.in_plane), warp_labels(labels, points, patch)
+
+    def _finished(self, case: str, image: Tensor, labels: Tensor, drawn: Drawn, rng: np.random.Generator) -> Sample:
+        labels.clamp_min_(0)  # outside is background
+        for axis, table in self.recipe.side_swaps:
+            if axis in drawn.flips:
+                labels = torch.tensor(table, dtype=labels.dtype)[labels.long()]
+        label, plan = labels[0], self.recipe.plan
+        if self.previous is not None:
+            from autounet.augment.cascade import disturbed_one_hot
+
+            image = torch.cat((image, disturbed_one_hot(labels[1], len(plan.labels.foreground), rng)))
+        kinds = {term.kind for term in self.recipe.configuration.loss.terms}
+        classes = len(plan.labels.classes)
+        skeleton = torch.from_numpy(skeletons(label.numpy(), classes)) if "skeleton_recall" in kinds else None
+        border = torch.from_numpy(border_weights(label.numpy(), classes)) if "border_cross_entropy" in kinds else None
+        drawn_classes = self.recipe.annotated_classes.get(case)
+        annotated = None
+        if self.recipe.annotated:
+            annotated = torch.ones(classes, dtype=torch.bool)
+            if drawn_classes is not None:
+                annotated = torch.zeros(classes, dtype=torch.bool)
+                annotated[[0, *drawn_classes]] = True
+        return Sample(image, label, annotated, skeleton, border, case)
+
+
+def collate(samples: list[Sample], flat: bool) -> Batch:
+    """Samples beside each other."""
+
+    def together(maps: list[Tensor]) -> Tensor:
+        stacked = torch.stack(maps)
+        return stacked.squeeze(-3) if flat else stacked
+
+    def optional(maps: list[Tensor | None]) -> Tensor | None:
+        there = [m for m in maps if m is not None]
+        return together(there) if there else None
+
+    annotated = [s.annotated_k for s in samples if s.annotated_k is not None]
+    targets = Targets(
+        classes=together([s.label_zyx for s in samples]),
+        annotated_bk=torch.stack(annotated) if annotated else None,
+        skeleton=optional([s.skeleton_zyx for s in samples]),
+        border_weight=optional([s.border_zyx for s in samples]),
+    )
+    return Batch(together([s.image_czyx for s in samples]), targets, tuple(s.case for s in samples))
+
+
+def _padded(maps: Tensor, spans: tuple[Span, Span, Span], inside: tuple[slice, ...], value: float) -> Tensor:
+    if all(part.start == start and part.stop == stop for part, (start, stop) in zip(inside, spans, strict=True)):
+        return maps
+    filled = maps.new_full((maps.shape[0], *(stop - start for start, stop in spans)), value)
+    place = tuple(slice(part.start - start, part.stop - start) for part, (start, _) in zip(inside, spans, strict=True))
+    filled[(slice(None), *place)] = maps
+    return filled

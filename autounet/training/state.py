@@ -1,0 +1,73 @@
+"""Where a training stands, beside its tensors: what a checkpoint says in plain words."""
+
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import Any
+
+from autounet.training.recipe import Recipe
+from planners.errors import UserError
+from planners.strict_json import from_plain, to_plain
+
+STATE_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """Whole held-out volumes scored on the way."""
+
+    step: int
+    way: float
+    dice: float  # mean over what could be scored
+    targets: tuple[tuple[str, float | None], ...]  # None: the class is in none of these cases
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progressed:
+    """The state after `step` steps."""
+
+    schema: int = STATE_SCHEMA
+    recipe: str  # its fingerprint: weights of another plan are refused
+    execution: str
+    step: int = 0
+    seconds: float = 0.0
+    decay_from: float | None = None
+    rate_factor: float = 1.0  # halved once after a numerical accident
+    averaged_steps: int = 0
+    loss_scale: float | None = None
+    loss: float | None = None  # running mean
+    scored: tuple[Scored, ...] = ()
+
+    @property
+    def best(self) -> float:
+        """The best score on whole volumes so far; below any when there is none."""
+        return max((s.dice for s in self.scored), default=-1.0)
+
+    def with_loss(self, loss: float) -> "Progressed":
+        """The running mean moved on."""
+        return replace(self, loss=loss if self.loss is None else 0.95 * self.loss + 0.05 * loss)
+
+    def plain(self) -> Any:
+        """For the checkpoint."""
+        return to_plain(self)
+
+
+def read_progress(plain: Any, recipe: Recipe, where: str) -> Progressed:
+    """What a checkpoint says, if it belongs to this recipe."""
+    state = from_plain(Progressed, plain, where)
+    if state.recipe != recipe_key(recipe):
+        raise UserError(
+            f"the checkpoint in {where} was trained by another plan of {recipe.configuration.name}",
+            "remove that folder to train anew, or bring back the plan it was started with",
+        )
+    return state
+
+
+def recipe_key(recipe: Recipe) -> str:
+    """Of everything that decides what the weights mean. How long to train may change: that is an extension."""
+    configuration = to_plain(recipe.configuration)
+    for name in ("iterations", "seconds", "stop_at_plateau"):
+        del configuration["schedule"][name]
+    for name in ("inference", "memory"):
+        del configuration[name]
+    parts = (configuration, to_plain(recipe.plan.labels), to_plain(recipe.plan.channels), recipe.fold, recipe.seed, recipe.train)
+    return blake2b(repr(parts).encode(), digest_size=16).hexdigest()

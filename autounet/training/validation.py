@@ -1,0 +1,85 @@
+"""Whole held-out volumes: scored on the network's grid while training, written on the image's grid at the end."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from math import isnan
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from torch import nn
+
+from autounet.arrays.frame import Frame
+from autounet.data.dataset import Case, Dataset
+from autounet.data.prepared import PreparedCase
+from autounet.images.formats import suffix_of
+from autounet.images.orientation import Orientation
+from autounet.inference.predict import predict_prepared
+from autounet.inference.settings import InferenceSettings, Member, label_values
+from autounet.metrics.overlap import joint_counts
+from planners.fingerprint import Triple, TripleMm
+from planners.plan import Configuration, Plan
+
+WRITABLE = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".tif", ".tiff")
+Score = tuple[float, tuple[tuple[str, float | None], ...]]
+PreviousOf = Callable[[str], np.ndarray | None]
+
+
+class Shown(Protocol):
+    """Somebody to tell how far it is."""
+
+    def step(self, doing: str = "", n: float = 1) -> None:
+        """One more."""
+
+
+def quick_score(
+    plan: Plan, configuration: Configuration, cases: Mapping[str, PreparedCase], previous: PreviousOf, network: nn.Module
+) -> Score:
+    """Mean Dice over targets of a few whole cases, without mirrors; a class that is in none of them counts nowhere."""
+    settings = replace(InferenceSettings.of(configuration), mirror_axes=())
+    totals: dict[str, list[int]] = {name: [0, 0] for name, _ in plan.labels.targets}
+    values = np.array([c.value for c in plan.labels.classes] + ([] if plan.labels.ignore is None else [plan.labels.ignore]))
+    for name, case in cases.items():
+        image, label = case.read_all()
+        assert label is not None
+        frame = grid_frame(case.shape_zyx, configuration.spacing_zyx_mm)
+        found = predict_prepared([Member(network, configuration)], image, frame, plan, settings, previous_zyx=previous(name))
+        truth = values[np.maximum(label, 0)]
+        joint = joint_counts(truth, label_values(found.label_zyx, plan.labels), plan.labels.ignore)
+        for target, target_values in plan.labels.targets:
+            counts = joint.of(target_values)
+            totals[target][0] += 2 * counts.tp
+            totals[target][1] += counts.predicted + counts.true
+    scores = tuple((name, inside / both if both else None) for name, (inside, both) in totals.items())
+    seen = [score for _, score in scores if score is not None]
+    return (float(np.mean(seen)) if seen else 0.0), scores
+
+
+def grid_frame(shape_zyx: Triple, spacing_zyx_mm: TripleMm) -> Frame:
+    """The frame of a volume that stays where it is."""
+    z, y, x = shape_zyx
+    return Frame(
+        orientation=Orientation(axes_zyx=(0, 1, 2), flips_zyx=(False, False, False), code="RAS"),
+        axis_order=(0, 1, 2),
+        stored_shape_zyx=shape_zyx,
+        box=((0, z), (0, y), (0, x)),
+        cropped_shape_zyx=shape_zyx,
+        cropped_spacing_zyx_mm=spacing_zyx_mm,
+        shape_zyx=shape_zyx,
+        spacing_zyx_mm=spacing_zyx_mm,
+        thick_axis=None,
+    )
+
+
+def mask_path(folder: Path, dataset: Dataset, case: Case) -> Path:
+    """Where the mask of a case goes: in the format of its image where masks can be written in it."""
+    suffix = suffix_of(case.images[0].path)
+    if suffix not in WRITABLE:
+        suffix = ".png" if dataset.dimensions == 2 else ".nii.gz"
+    return folder / f"{case.id.replace('/', '_')}{suffix}"
+
+
+def mean_score(scores: list[float]) -> float | None:
+    """Of those that are numbers."""
+    there = [s for s in scores if not isnan(s)]
+    return float(np.mean(there)) if there else None
