@@ -26,6 +26,8 @@ def answer(words: Sequence[str]) -> int:
         return _end(_stopped(str(stopped)), as_json)
     except CycloptsError as error:
         return _end(_usage(error, words), as_json)
+    except SystemExit:  # how rich leaves when the reader of a help text, `| head` say, has seen enough
+        return DONE
     except Exception as error:
         return _end(_failure(error), as_json)
     if result is None:  # help, printed by the parser

@@ -30,10 +30,14 @@ class Result:
 
 
 @contextmanager
-def session(common: Common, work: Path) -> Iterator[Job]:
-    """The job of one command. Signals ask it to stop; an unforeseen error is recorded in the work folder."""
+def session(common: Common, work: Path, *, only_looks: bool = False) -> Iterator[Job]:
+    """The job of one command. Signals ask it to stop; an unforeseen error is recorded in the work folder.
+
+    A verb that only looks leaves no trace in what it looks at, unless --work names a folder.
+    """
     _refuse_impossible(common)
-    with _voice(common, work) as progress, stop.handlers(progress.warn):
+    traces = None if common.dry_run or (only_looks and common.work is None) else work
+    with _voice(common, traces) as progress, stop.handlers(progress.warn):
         progress.event("command", words=sys.argv[1:], version=__version__, seed=common.seed)
         job = Job(
             work=work, progress=progress, seed=common.seed, device=common.device, threads=common.threads, max_ram_bytes=common.max_ram
@@ -43,7 +47,7 @@ def session(common: Common, work: Path) -> Iterator[Job]:
         except Exception as error:
             progress.event("error", kind_of_error=type(error).__name__, text=str(error))
             if foreseen(error) is None:
-                raise CrashError(_record(work, error)) from error
+                raise CrashError(_record(traces, error)) from error
             raise
 
 
@@ -57,10 +61,10 @@ def rehearsal(work: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _voice(common: Common, work: Path) -> Progress:
+def _voice(common: Common, folder: Path | None) -> Progress:
     return Progress(
         Voice(
-            folder=None if common.dry_run else work,
+            folder=folder,
             stream=sys.stderr,
             bars=sys.stderr.isatty() and not common.json,
             quiet=common.quiet,
@@ -78,9 +82,9 @@ def _refuse_impossible(common: Common) -> None:
         raise UsageError(f"{common.threads} threads cannot work", "write for example --threads 4")
 
 
-def _record(work: Path, error: BaseException) -> Path | None:
+def _record(work: Path | None, error: BaseException) -> Path | None:
     """The traceback as a file in the work folder, if there is one and it can be written."""
-    if not work.is_dir():
+    if work is None or not work.is_dir():
         return None
     from autounet.store.files import publish_text
 

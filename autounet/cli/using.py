@@ -82,10 +82,10 @@ def compare(
     common: Common = DEFAULTS,
 ) -> Result:
     """Who is better, by how much, and whether it is noise."""
+    paths = tuple(existing(path, "result") for path in (first, second, *others))
     from autounet.stages import compare as stage
 
-    paths = tuple(existing(path, "result") for path in (first, second, *others))
-    with session(common, common.work or first) as job:
+    with session(common, common.work or first, only_looks=True) as job:
         verdict = stage.compare(paths, job)
     return Result(lines=verdict.lines(), plain=verdict.plain())
 
@@ -112,7 +112,7 @@ def info(path: Annotated[Path, Parameter(help="A model, a plan, a work folder or
     from autounet.stages import info as stage
 
     existing(path, "path")
-    with session(common, common.work or path):
+    with session(common, common.work or path, only_looks=True):
         facts = stage.look(path)
     return Result(lines=facts.lines, plain=facts.plain)
 
@@ -125,7 +125,7 @@ def verify(path: Annotated[Path, Parameter(help="A model or a work folder.")], /
     folder = path
     if path.is_dir() and not path.name.endswith(WORK_SUFFIX) and not (path / "manifest.json").exists():
         folder = dataset_and_work(path, common.work)[1]
-    with session(common, common.work or folder) as job:
+    with session(common, common.work or folder, only_looks=True) as job:
         sound, damaged = stage.verify(folder, job)
     lines = (*sound, *(f"damaged: {what}" for what in damaged))
     return Result(lines=lines, plain={"sound": list(sound), "damaged": list(damaged)}, failed_cases=damaged, unit="artefact")
@@ -139,6 +139,6 @@ def doctor(
     """Look at this machine: what is there, what is slow or broken, and what to type."""
     from autounet.stages import doctor as stage
 
-    with session(common, common.work or Path.cwd() / "none.autounet") as job:
+    with session(common, common.work or Path.cwd(), only_looks=True) as job:
         findings = stage.examine(job, seconds=seconds)
     return Result(lines=stage.lines(findings), plain=stage.plain(findings))
