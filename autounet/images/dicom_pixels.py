@@ -36,7 +36,7 @@ def stored_frames(source: Source, dataset: Any) -> NDArray[Any]:
         pixels = np.frombuffer(data, dtype, frames * rows * columns).reshape(frames, rows, columns)
         pixels = pixels.astype(dtype.newbyteorder("="))
     else:
-        pixels = _decoded(source, dataset, syntax).reshape(-1, rows, columns)
+        pixels = decoded(source, dataset, syntax).reshape(-1, rows, columns)
         if len(pixels) != frames:
             raise source.refuse(f"holds {len(pixels)} of {frames} frames", "copy the file again, it was cut")
     return _without_overlays(dataset, pixels)
@@ -60,7 +60,8 @@ def transfer_syntax(dataset: Any) -> str:
     return str(getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", "") or "")
 
 
-def _decoded(source: Source, dataset: Any, syntax: str) -> NDArray[Any]:
+def decoded(source: Source, dataset: Any, syntax: str) -> NDArray[Any]:
+    """The pixels of a compressed transfer syntax, by whatever decoder is installed."""
     library = pydicom()
     with quiet():
         try:

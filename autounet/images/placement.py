@@ -50,6 +50,12 @@ def from_lps(source: Named, shape_zyx: Triple, directions_lps: NDArray[np.float6
     return rectangular(source, shape_zyx, LPS_TO_RAS @ affine, where)
 
 
+def index_of_lps(geometry: Geometry) -> NDArray[np.float64]:
+    """4 x 4: from a position (left, back, head, 1) to the file's voxel index."""
+    inverse: NDArray[np.float64] = np.asarray(np.linalg.inv(geometry.affine_ras) @ LPS_TO_RAS, np.float64)
+    return inverse
+
+
 def checked(source: Named, geometry: Geometry, options: ReadOptions, *, shortest_mm: float = SHORTEST_MM) -> Geometry:
     """The geometry with the user's spacing, if given; spacings and origins that no scanner makes are asked about."""
     if options.spacing_zyx_mm is not None:
