@@ -117,10 +117,10 @@ def _channels_in_files(
     one_file = all(len({f.path for f in i.case.images}) == 1 for i in infos)
     pictures = all(i.images[0].format in ("png", "jpeg", "bmp", "tiff") for i in infos)
     declared = len(dataset.channels)
+    if pictures and one_file and counts in ({3}, {1, 3}):
+        return _pictures(dataset, infos, config)
     if not one_file or counts == {1} or draft.in_one_file:
         return _several_files(dataset, infos, draft)
-    if pictures and counts <= {1, 3}:
-        return _pictures(dataset, infos, config)
     return _volumes_in_one(dataset, infos, max(counts), declared)
 
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autounet.data.assemble import assemble
-from autounet.data.config import find_config, read_config
+from autounet.data.config import Config, find_config, read_config
 from autounet.data.dataset import Case, Dataset, Problem
 from autounet.data.headers import in_threads, with_headers
-from autounet.data.layouts import nnunet, pairs
+from autounet.data.layouts import bids, case_folders, decathlon, dicom, nnunet, pairs, table
 from autounet.data.layouts.draft import Candidate, Draft, error, note
 from autounet.data.layouts.label_table import labels_of, values_only
 from autounet.data.listing import Listing, list_folder
@@ -24,12 +24,17 @@ class Layout:
     """A way to arrange files: how it is recognised, how it is read."""
 
     recognise: Callable[[Listing], Candidate | None]
-    index: Callable[[Listing], Draft]
+    index: Callable[[Listing, Config], Draft]
 
 
 LAYOUTS: dict[str, Layout] = {
-    "nnunet": Layout(nnunet.recognise, nnunet.index),
-    "pairs": Layout(pairs.recognise, pairs.index),
+    nnunet.NAME: Layout(nnunet.recognise, lambda listing, _: nnunet.index(listing)),
+    decathlon.NAME: Layout(decathlon.recognise, lambda listing, _: decathlon.index(listing)),
+    table.NAME: Layout(table.recognise, lambda listing, _: table.index(listing)),
+    bids.NAME: Layout(bids.recognise, lambda listing, _: bids.index(listing)),
+    case_folders.NAME: Layout(case_folders.recognise, lambda listing, _: case_folders.index(listing)),
+    pairs.NAME: Layout(pairs.recognise, lambda listing, _: pairs.index(listing)),
+    dicom.NAME: Layout(dicom.recognise, lambda listing, config: dicom.index(listing, config.series)),
 }
 
 
@@ -46,7 +51,7 @@ def understand(path: Path, *, layout: str | None = None, config: Path | None = N
     said = read_config(config or find_config(path, work))
     listing = list_folder(path, follow_outside=said.reading.follow_symlinks)
     chosen, why = choose(listing, layout or said.layout)
-    draft = LAYOUTS[chosen].index(listing)
+    draft = LAYOUTS[chosen].index(listing, said)
     if not draft.cases:
         raise _nothing(listing)
     assembled = assemble(draft, said, f"{listing.root.name} {_common_folder(draft)}")

@@ -4,8 +4,10 @@ import threading
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from errno import EIO, ENOSPC
 from json import dumps
 from math import prod
+from os import strerror
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -17,6 +19,7 @@ from autounet.arrays.frame import Frame
 from autounet.arrays.locations import Locations, Runs, joined, locate, runs_of
 from autounet.arrays.prepare import CaseOnGrid
 from autounet.store.cache import Cache
+from autounet.store.disk import free_bytes
 from autounet.store.strict import read_value
 from planners.errors import UserError
 from planners.fingerprint import Triple
@@ -190,7 +193,7 @@ def write_prepared(folder: Path, case: CaseOnGrid, grain_zyx: Triple, rng: np.ra
         for start in range(0, shape[0], rows):
             stop = min(start + rows, shape[0])
             stream.rows(start, stop, slab[: stop - start])
-            image[channel, start:stop] = slab[: stop - start]
+            _put(image, (channel, slice(start, stop)), slab[: stop - start])
         del stream, slab
     label_checks = None
     if case.labelled:
@@ -210,7 +213,7 @@ def _write_label(label: Any, case: CaseOnGrid, chunk_rows: int, pool: Executor, 
     for start in range(0, shape[0], rows):
         stop = min(start + rows, shape[0])
         stream.rows(start, stop, slab[: stop - start])
-        label[start:stop] = slab[: stop - start]
+        _put(label, (slice(start, stop),), slab[: stop - start])
         parts.append(runs_of(slab[: stop - start], start))
     return joined(parts)
 
@@ -264,6 +267,15 @@ def _create(path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: 
         blocks=_halved(chunks, BLOCK_VOXELS),
         cparams=cparams,
     )
+
+
+def _put(array: Any, where: tuple[int | slice, ...], slab: NDArray[Any]) -> None:
+    try:
+        array[where] = slab
+    except RuntimeError as error:  # all that blosc2 says of a disk that takes no more
+        full = free_bytes(Path(array.urlpath).parent) < slab.nbytes
+        number = ENOSPC if full else EIO
+        raise OSError(number, strerror(number), array.urlpath) from error
 
 
 def _checks(array: Any) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from autounet.data.dataset import GivenFolds, ImageFile, Problem
-from autounet.data.layouts.draft import Candidate, Draft, DraftCase, error, note, warning
+from autounet.data.layouts.draft import Candidate, Draft, DraftCase, error, note
 from autounet.data.layouts.label_table import labels_from_names
 from autounet.data.listing import Listing
 from autounet.store.strict import read_json
@@ -67,6 +67,7 @@ def index(listing: Listing) -> Draft:
         labels=labels,
         given_folds=given_folds(listing),
         problems=tuple(problems),
+        in_one_file=len(names) > 1 and bool(cases) and all(len(c.images) == 1 for c in cases),
         name=re.sub(r"^Dataset\d{3}_", "", listing.root.name),
     )
 
@@ -206,7 +207,7 @@ def _count(record: dict[str, Any], cases: list[DraftCase]) -> list[Problem]:
     declared, found = record.get("numTraining"), sum(c.label is not None for c in cases)
     if type(declared) is int and declared != found:
         problems.append(
-            warning("case_count", f"{found} training cases", f"{declared}, as numTraining in dataset.json says", "look for missing or surplus files")
+            error("case_count", f"{found} training cases", f"{declared}, as numTraining in dataset.json says", "look for missing or surplus files")
         )  # fmt: skip
     near = [k for k in record if k not in _KNOWN and k.lower().replace("_", "") in {n.replace("_", "") for n in _KNOWN}]
     problems += [
