@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
-SAMPLE_SECONDS = 0.05
+SAMPLE_SECONDS = 0.01
 QUIET_SHARE = 0.10  # of one core: other people's work below this is the machine's own
 MIB = 2**20
 

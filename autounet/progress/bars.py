@@ -79,6 +79,7 @@ def line(task: Task, name_columns: int, columns: int, memory_bytes: int, plain: 
         coded = task.doing if not plain else task.doing.encode("ascii", "backslashreplace").decode()
         text.append(shorten(coded, room, dots), style="not bold dim")
     text.rstrip()
+    text.truncate(columns)  # counted in columns of the terminal: a Chinese letter takes two
     return text
 
 
