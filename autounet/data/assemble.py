@@ -113,12 +113,16 @@ def _without_collisions(cases: list[Case]) -> tuple[list[Case], list[Problem]]:
     """Names that differ only in case or in how letters are composed are one file on half of the machines."""
     folded = Counter(_folded(c.id) for c in cases)
     bad = [c for c in cases if folded[_folded(c.id)] > 1]
-    found = [
-        error("id_collision", f"the id is also that of {', '.join(sorted({o.images[0].path for o in bad if _folded(o.id) == _folded(c.id)} - {c.images[0].path}))}",
-              "ids that differ in more than upper case", "rename one of the files, or give ids in a table", c.id)
-        for c in bad
-    ]  # fmt: skip
+    found = [_collision(c, [o for o in bad if _folded(o.id) == _folded(c.id) and o is not c]) for c in bad]
     return [c for c in cases if folded[_folded(c.id)] == 1], found
+
+
+def _collision(case: Case, others: list[Case]) -> Problem:
+    files = ", ".join(sorted(o.images[0].path for o in others))
+    remedy = "rename one of the files, or give ids in a table"
+    return error(
+        "id_collision", f"{case.images[0].path} has the same id as {files}", "ids that differ in more than upper case", remedy, case.id
+    )
 
 
 def _folded(text: str) -> str:
@@ -135,10 +139,9 @@ def _grouped(cases: list[Case], config: Config) -> tuple[list[Case], list[Proble
     problems = []
     if rule and not told and several:
         example = next(c for c in out if sum(o.group == c.group for o in out) > 1)
-        problems.append(
-            note("grouped", f"{len(out)} cases of {len({c.group for c in out})} patients, by {rule}: {example.id} belongs to {example.group}",
-                 "folds that keep a patient together", 'if that is wrong, set group_by = "none" under [dataset], or list [groups] in autounet.toml')
-        )  # fmt: skip
+        found = f"{len(out)} cases of {len({c.group for c in out})} patients, by {rule}: {example.id} belongs to {example.group}"
+        remedy = 'if that is wrong, set group_by = "none" under [dataset], or list [groups] in autounet.toml'
+        problems.append(note("grouped", found, "folds that keep a patient together", remedy))
     return out, problems
 
 

@@ -17,10 +17,16 @@ FILE_NAME = "autounet.toml"
 MAX_BYTES = 2**20
 
 _DATASET = {
-    "name": str, "layout": str, "dimensions": int, "stacks": str, "follow_symlinks": bool, "ignore_geometry": bool, "unusual_geometry": bool,
-    "trust": str, "spacing_zyx_mm": list, "fill_nonfinite": float, "resample_tilt": bool, "gray": bool, "group_by": str, "series": str,
-}  # fmt: skip
+    **dict.fromkeys(("name", "layout", "stacks", "trust", "group_by", "series"), str),
+    **dict.fromkeys(("follow_symlinks", "ignore_geometry", "unusual_geometry", "resample_tilt", "gray"), bool),
+    "dimensions": int,
+    "spacing_zyx_mm": list,
+    "fill_nonfinite": float,
+}
 _TABLES = ("dataset", "channels", "labels", "regions", "label_values", "groups", "annotated", "test")
+
+
+_PLAIN = Reading()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +40,7 @@ class Config:
     stacks: str | None = None  # slices or volume
     group_by: str | None = None  # none, or a regular expression whose first group is the patient
     series: str | None = None
-    reading: Reading = Reading()
+    reading: Reading = _PLAIN
     channels: tuple[tuple[str, Modality], ...] = ()
     labels: Labels | None = None
     groups: dict[str, str] = field(default_factory=dict)
@@ -99,18 +105,26 @@ def _dataset(table: dict[str, Any], config: Config, where: str) -> Config:
         ignore_geometry=table.get("ignore_geometry", False),
         gray=table.get("gray", False),
     )
-    own = {k: table.get(k) for k in ("name", "layout", "dimensions", "stacks", "group_by", "series")}
-    return replace(config, reading=reading, **own)
+    return replace(
+        config,
+        reading=reading,
+        name=table.get("name"),
+        layout=table.get("layout"),
+        dimensions=table.get("dimensions"),
+        stacks=table.get("stacks"),
+        group_by=table.get("group_by"),
+        series=table.get("series"),
+    )
 
 
 def _label_values(table: dict[str, Any], reading: Reading, where: str) -> Reading:
-    _known(table, ("scale", "nearest"), f"{where}, table label_values")
-    scale, nearest = table.get("scale", 1.0), table.get("nearest", False)
-    if type(scale) not in (int, float) or scale <= 0 or type(nearest) is not bool:
-        raise UserError(
-            f"{where}: label_values holds scale {scale!r} and nearest {nearest!r}", "write a positive number, and true or false"
-        )
-    return replace(reading, label_scale=float(scale), nearest_label=nearest)
+    _known(table, ("scale", "nearest", "binary"), f"{where}, table label_values")
+    scale, nearest, binary = table.get("scale", 1.0), table.get("nearest", False), table.get("binary", False)
+    if type(scale) not in (int, float) or scale <= 0:
+        raise UserError(f"{where}: label_values.scale is {scale!r}", "write a positive number")
+    if type(nearest) is not bool or type(binary) is not bool:
+        raise UserError(f"{where}: label_values holds nearest {nearest!r} and binary {binary!r}", "write true or false")
+    return replace(reading, label_scale=float(scale), nearest_label=nearest, binary_label=binary)
 
 
 def _channels(table: dict[str, Any], where: str) -> tuple[tuple[str, Modality], ...]:
@@ -133,7 +147,7 @@ def _labels(table: dict[str, Any], regions: dict[str, Any], where: str) -> Label
     ignore = table.get("ignore")
     plain = labels_of(tuple((n, v) for n, v in table.items() if n != "ignore"))
     named = [LabelClass(name=n, value=v) for n, v in table.items() if n != "ignore" and v != 0]
-    if len({v for v in table.values()}) != len(table):
+    if len(set(table.values())) != len(table):
         raise UserError(f"{where} gives one value to two labels", "give every label its own value")
     return Labels(classes=(plain.classes[0], *sorted(named, key=lambda c: c.value)), regions=_regions(regions, where), ignore=ignore)
 

@@ -97,6 +97,7 @@ class Reading:
     gray: bool = False  # colour pictures that hold gray only: their first channel is the image
     label_scale: float = 1.0  # stored label values times this are the values
     nearest_label: bool = False  # a stored value between two labels is the nearer one
+    binary_label: bool = False  # whatever is not 0 is the one class, 1: masks that number objects
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

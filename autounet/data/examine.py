@@ -1,5 +1,6 @@
 """One pass over the voxels of one case: what check and measure need, read once."""
 
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
@@ -11,9 +12,8 @@ from autounet.data.dataset import Case, Dataset
 from autounet.data.layouts.draft import note
 from autounet.data.record import CaseRecord, ChannelRecord
 from autounet.data.shapes import box_of, shapes
-from autounet.data.sketch import sketch
+from autounet.data.sketch import Sketch, sketch
 from autounet.data.voxels import read_stored
-from autounet.images.geometry import Geometry
 from autounet.images.orientation import orientation_of
 from planners.fingerprint import Triple
 
@@ -99,9 +99,7 @@ def _whole(image_zyx: NDArray[Any]) -> bool:
     return bool((sample == np.rint(sample)).all())
 
 
-def _everywhere(cropped_zyx: NDArray[Any]) -> Any:
-    from dataclasses import replace
-
+def _everywhere(cropped_zyx: NDArray[Any]) -> Sketch:
     if cropped_zyx.dtype.kind in "iu" and cropped_zyx.dtype.itemsize <= 2:
         return sketch(cropped_zyx)
     found = sketch(_sample(cropped_zyx))
@@ -116,5 +114,5 @@ def _sample(image_zyx: NDArray[Any]) -> NDArray[Any]:
 def _digest(image_zyx: NDArray[Any]) -> str:
     data = np.ascontiguousarray(image_zyx)
     total = blake2b(f"{data.dtype.str} {data.shape}".encode(), digest_size=16)
-    total.update(memoryview(data.reshape(-1).view(np.uint8)))
+    total.update(data.reshape(-1).view(np.uint8).data)
     return total.hexdigest()

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autounet.data.dataset import Dataset, Problem
 from autounet.data.examined import Examined
-from autounet.data.layouts.draft import error, note, warning
 from autounet.data.label_values import unknown_values
+from autounet.data.layouts.draft import error, note, warning
 from autounet.data.open import name_values
 from autounet.data.record import CaseRecord
 from autounet.data.sketch import Sketch
@@ -19,6 +20,7 @@ FEW_GROUPS = 5
 MANY_VALUES = 30  # of a map without a table: from here on it may number objects instead of classes
 SPACING_FACTOR = 3.0  # times the median spacing, from which on a case is odd
 FAR = 8.0  # robust standard deviations
+FEW_SHARE = 0.05  # of the cases may be called outliers
 SHOWN = 20
 
 Seen = list[tuple[str, CaseRecord]]
@@ -85,7 +87,7 @@ def _refuse_objects(found: Counter[int], cases: int) -> None:
     """Cells numbered 1 to 300 are no 300 classes."""
     if cases >= 2 and len(found) >= MANY_VALUES and sum(n < 0.5 * cases for n in found.values()) > 0.5 * len(found):
         raise UserError(
-            f"the label maps hold {len(found)} values, most of them in less than half of the cases: they seem to number objects, not classes",
+            f"the label maps hold {len(found)} values, most of them in few cases: they seem to number objects, not classes",
             "set binary = true under [label_values] in autounet.toml to make them one class, or list the classes under [labels]",
         )
 
@@ -163,12 +165,12 @@ def _intensities(dataset: Dataset, seen: Seen) -> list[Problem]:
     problems = []
     for channel, spec in enumerate(dataset.channels):
         sketches = [r.channels[channel].everywhere for _, r in seen]
-        low, middle = np.array([s.low for s in sketches]), np.array([_median(s) for s in sketches])
+        low, middle = np.array([s.low for s in sketches]), np.array([s.mean for s in sketches])
         spread = np.array([np.sqrt(s.variance) for s in sketches])
         if _like_ct(low, [r.channels[channel].whole_numbers for _, r in seen], spec.modality):
             problems += _shifted(seen, low, spec.name)
         else:
-            problems += _odd(seen, middle, spec.name, dataset.dimensions == 3)
+            problems += _odd(seen, middle, spec.name) if dataset.dimensions == 3 else []
             scale = spread[spread > 0]
             if scale.size > 1 and scale.max() / scale.min() > 100:
                 found = f"channel {spec.name}: intensities differ in scale by a factor of {scale.max() / scale.min():,.0f} between cases"
@@ -176,16 +178,11 @@ def _intensities(dataset: Dataset, seen: Seen) -> list[Problem]:
     return problems + _swapped(dataset, seen)
 
 
-def _median(one: Sketch) -> float:
-    values, shares = one.points()
-    return float(values[np.searchsorted(np.cumsum(shares), 0.5).clip(0, values.size - 1)]) if values.size else 0.0
-
-
-def _like_ct(low: np.ndarray, whole: list[bool], modality: str) -> bool:  # type: ignore[type-arg]
+def _like_ct(low: NDArray[np.float64], whole: list[bool], modality: str) -> bool:
     return modality == "ct" or (modality == "unknown" and all(whole) and float(np.mean((low <= -900) & (low >= -4096))) > 0.5)
 
 
-def _shifted(seen: Seen, low: np.ndarray, name: str) -> list[Problem]:  # type: ignore[type-arg]
+def _shifted(seen: Seen, low: NDArray[np.float64], name: str) -> list[Problem]:
     """Air is -1000 HU; a case without negative values was stored with an offset that got lost."""
     if np.median(low) > -500:
         return []
@@ -197,23 +194,20 @@ def _shifted(seen: Seen, low: np.ndarray, name: str) -> list[Problem]:  # type: 
     ]
 
 
-def _odd(seen: Seen, middle: np.ndarray, name: str, volumes: bool) -> list[Problem]:  # type: ignore[type-arg]
-    """Cases whose foreground is inverted or scaled unlike all others; scanners differ, so only the far ones."""
-    if len(seen) < 8 or not volumes:
+def _odd(seen: Seen, middle: NDArray[np.float64], name: str) -> list[Problem]:
+    """Cases that are scaled unlike all others; scanners differ, so only the far ones, and only when they are few."""
+    if len(seen) < 8:
         return []
     logs = np.log10(np.abs(middle) + 1e-6)
     centre = np.median(logs)
     width = max(1.4826 * float(np.median(np.abs(logs - centre))), 0.1)
+    far = np.flatnonzero(np.abs(logs - centre) / width > FAR)
+    if far.size > max(1, FEW_SHARE * len(seen)):
+        return []  # two kinds of scanners are no outliers; the note on scales tells of them
+    usual = f"about {10**centre:.4g}, as most cases"
     return [
-        note(
-            "intensity_outlier",
-            f"channel {name}: the median intensity is {m:.4g}",
-            f"about {10**centre:.4g}, as most cases",
-            "look at the image",
-            case,
-        )
-        for (case, _), m, far in zip(seen, middle, np.abs(logs - centre) / width, strict=True)
-        if far > FAR
+        note("intensity_outlier", f"channel {name}: the mean intensity is {middle[i]:.4g}", usual, "look at the image", seen[i][0])
+        for i in far
     ]
 
 

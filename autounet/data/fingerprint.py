@@ -1,7 +1,6 @@
 """The dataset in numbers, from the records of its cases: what a planner may look at."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import prod
 
 import numpy as np

@@ -186,13 +186,13 @@ def _volumes_in_one(
         wanted = 1
     problems, good = [], []
     for info in infos:
-        channels = info.images[0].channels
-        if channels == wanted:
+        volumes = info.images[0].channels
+        if volumes == wanted:
             good.append(info if wanted == 1 else replace(info, case=_in_one(info.case, wanted)))
             continue
         fix = "split it into one file per volume, or name its volumes under [channels] in autounet.toml"
         path = info.case.images[0].path
-        problems.append(error("four_dimensions", f"{path} holds {channels} volumes", f"{wanted}", fix, info.case.id))
+        problems.append(error("four_dimensions", f"{path} holds {volumes} volumes", f"{wanted}", fix, info.case.id))
     if not said and wanted > 1:
         found = f"every image holds {wanted} volumes, taken as {wanted} channels"
         problems.append(

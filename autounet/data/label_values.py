@@ -59,10 +59,7 @@ def count(values: NDArray[Any]) -> ValueCounts:
             counted = np.bincount(values.ravel())
             found = np.flatnonzero(counted)
             return ValueCounts(tuple(int(v) + low for v in found), tuple(int(n) for n in counted[found]))
-        if values.dtype == np.uint8 or values.dtype == np.int8:
-            counted = _count_bytes(values)
-        else:
-            counted = np.bincount(values.ravel())
+        counted = _count_bytes(values) if values.dtype == np.uint8 else np.bincount(values.ravel())
         found = np.flatnonzero(counted)
         return ValueCounts(tuple(map(int, found)), tuple(map(int, counted[found])))
     unique, numbers = np.unique(values, return_counts=True)

@@ -12,21 +12,27 @@ FLAT_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 # In the order of preference: where several could be meant, the first one is.
 LABEL_WORDS = (
-    "labels", "label", "labelstr", "masks", "mask", "segmentations", "segmentation", "segs", "seg", "dseg", "gt", "gts", "groundtruth", "groundtruths",
-    "annotations", "annotation", "annots", "truth", "truths", "targets", "target", "manual", "lbl", "labelmaps", "labelmap", "msk", "lesion", "roi", "rois",
+    "labels", "label", "labelstr", "masks", "mask", "segmentations", "segmentation", "segs", "seg", "dseg", "gt", "gts",
+    "groundtruth", "groundtruths", "annotations", "annotation", "annots", "truth", "truths", "targets", "target", "manual",
+    "lbl", "labelmaps", "labelmap", "msk", "lesion", "roi", "rois", "contours",
 )  # fmt: skip
 IMAGE_WORDS = (
-    "images", "image", "imagestr", "imgs", "img", "scans", "scan", "volumes", "volume", "inputs", "input", "raw", "pictures", "photos", "data", "orig",
+    "images", "image", "imagestr", "imgs", "img", "scans", "scan", "volumes", "volume", "inputs", "input", "raw",
+    "pictures", "photos", "data", "orig",
 )  # fmt: skip
 TEST_WORDS = ("test", "testing", "imagests", "labelsts", "holdout", "unlabelled", "unlabeled")
 TRAIN_WORDS = ("train", "training", "trainset", "val", "valid", "validation")
 CHANNEL_WORDS: dict[str, Modality] = {
-    "ct": "ct", "cta": "ct", "ctp": "ct", "ncct": "ct", "cect": "ct", "cbct": "ct",
-    "mr": "mr", "mri": "mr", "t1": "mr", "t1w": "mr", "t1n": "mr", "t1c": "mr", "t1ce": "mr", "t1gd": "mr", "t1post": "mr", "t2": "mr", "t2w": "mr",
-    "t2s": "mr", "t2star": "mr", "t2f": "mr", "flair": "mr", "dwi": "mr", "adc": "mr", "swi": "mr", "pd": "mr", "pdw": "mr", "hbv": "mr", "cor": "mr",
-    "sag": "mr", "dce": "mr", "fa": "mr", "md": "mr", "bold": "mr", "ce": "mr", "cet1w": "mr", "mp2rage": "mr", "mprage": "mr", "t1map": "mr",
-    "pet": "pet", "suv": "pet", "spect": "pet", "fdg": "pet", "us": "us", "ultrasound": "us", "echo": "us", "xray": "xray", "cxr": "xray",
-    "em": "em", "sem": "em", "tem": "em", "red": "rgb", "green": "rgb", "blue": "rgb", "rgb": "rgb", "fluo": "light", "dapi": "light", "phase": "light",
+    **dict.fromkeys(("ct", "cta", "ctp", "ncct", "cect", "cbct"), "ct"),
+    **dict.fromkeys(("mr", "mri", "t1", "t1w", "t1n", "t1c", "t1ce", "t1gd", "t1post", "t2", "t2w", "t2s", "t2star", "t2f", "flair"), "mr"),
+    **dict.fromkeys(("dwi", "adc", "swi", "pd", "pdw", "hbv", "cor", "sag", "dce", "fa", "md", "bold", "ce", "cet1w"), "mr"),
+    **dict.fromkeys(("mprage", "t1map", "mp2rage"), "mr"),
+    **dict.fromkeys(("pet", "suv", "spect", "fdg"), "pet"),
+    **dict.fromkeys(("us", "ultrasound", "echo"), "us"),
+    **dict.fromkeys(("xray", "cxr"), "xray"),
+    **dict.fromkeys(("em", "sem", "tem"), "em"),
+    **dict.fromkeys(("red", "green", "blue", "rgb"), "rgb"),
+    **dict.fromkeys(("fluo", "dapi", "phase"), "light"),
 }  # fmt: skip
 
 CASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -83,7 +89,8 @@ _ENTITY = re.compile(r"^(sub-[A-Za-z0-9]+)")
 # A patient's number, and something behind it: a date, a visit, a frame, a slice.
 _PATIENT = re.compile(r"^((?:.*[-_])?(?:p|s|pt|pat|patient|subj|subject|sub|id|case|mouse|rat|animal)[-_]?\d+)[-_](.+)$", re.IGNORECASE)
 _SCAN = re.compile(
-    r"^(.+?)[-_](?:(?:t|tp|time|timepoint|ses|session|visit|v|scan|day|week|month|year|fu|followup|run|rep|frame|fr|phase|slice|sl|z|im|img|image|tile|patch|crop)"
+    r"^(.+?)[-_](?:(?:t|tp|time|timepoint|ses|session|visit|v|scan|day|week|month|year|fu|followup|run|rep|frame|fr|phase"
+    r"|slice|sl|z|im|img|image|tile|patch|crop)"
     r"[-_]?\d+.*|left|right|l|r|baseline|followup|ed|es)$",
     re.IGNORECASE,
 )

@@ -98,7 +98,7 @@ def _boxes(numbered: NDArray[Any], count: int) -> list[tuple[slice, slice, slice
     from scipy import ndimage
 
     found = ndimage.find_objects(numbered, max_label=count)
-    return [box for box in found if box is not None]
+    return [(box[0], box[1], box[2]) for box in found if box is not None]
 
 
 def _pieces(numbered: NDArray[Any], boxes: list[tuple[slice, slice, slice]]) -> list[tuple[int, int]]:

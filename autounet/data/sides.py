@@ -11,9 +11,8 @@ from autounet.data.shapes import ClassShape
 from planners.fingerprint import SidePair
 from planners.labels import Labels
 
-_SIDES = {"left": "side", "right": "side", "l": "side", "r": "side", "lh": "side", "rh": "side", "lt": "side", "rt": "side",
-          "sin": "side", "dex": "side", "sinister": "side", "dexter": "side", "links": "side", "rechts": "side", "gauche": "side", "droite": "side", "droit": "side"}  # fmt: skip
 _LEFT = {"left", "l", "lh", "lt", "sin", "sinister", "links", "gauche"}
+_SIDES = _LEFT | {"right", "r", "rh", "rt", "dex", "dexter", "rechts", "droite", "droit"}
 MIN_CASES = 3  # with fewer, mirrored centres prove nothing
 VOLUME_RATIO = 1.5  # at most, between the two of a pair, in the median
 ALIKE = 0.35  # of the distance between the two: by how much heights and depths may differ
@@ -51,7 +50,7 @@ def _side(name: str) -> _Named | None:
     at = [i for i, w in enumerate(parts) if w in _SIDES]
     if len(at) != 1:
         return None
-    return _Named(" ".join(parts[: at[0]] + ["*"] + parts[at[0] + 1 :]).replace("* ", "").replace(" *", ""), parts[at[0]] in _LEFT)
+    return _Named(" ".join(parts[: at[0]] + parts[at[0] + 1 :]), parts[at[0]] in _LEFT)
 
 
 def _by_symmetry(labels: Labels, records: Sequence[CaseRecord]) -> list[tuple[str, str]]:

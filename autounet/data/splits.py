@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autounet.data.dataset import Case, Dataset
 from autounet.rng import generator
@@ -188,7 +189,7 @@ def _balanced(groups: Mapping[str, tuple[Case, ...]], count: int, seed: int, con
     return parts
 
 
-def _amounts(members: tuple[Case, ...], names: list[str], strata: list[str], content: Mapping[str, Content]) -> np.ndarray:  # type: ignore[type-arg]
+def _amounts(members: tuple[Case, ...], names: list[str], strata: list[str], content: Mapping[str, Content]) -> NDArray[np.float64]:
     nothing = Content(volumes_ml={})
     volumes = [content.get(c.id, nothing).volumes_ml for c in members]
     present = [sum(v.get(n, 0) > 0 for v in volumes) for n in names]

@@ -113,13 +113,11 @@ def _channels(dataset: Dataset, case: Case) -> tuple[Image, list[str]]:
         image = read[name]
         first = read[(case.images[0].path, case.images[0].series)]
         part = _part(image, file, case)
-        taken.append(_on_grid(part, image.geometry, first.geometry, file, dataset.reading, case, notes))
+        taken.append(part if image is first else _on_grid(_Place(dataset, case, file, first.geometry), part, image.geometry, notes))
     first = _section(read[(case.images[0].path, case.images[0].series)], case.images[0])
     whole = first.voxels_czyx
-    if len(case.images) == len(whole) and len(read) == 1:
-        stacked = whole  # all channels of one file, in its order: no copy
-    else:
-        stacked = np.stack(taken) if len(taken) > 1 else taken[0][None]
+    # All channels of one file, in its order, are taken without a copy.
+    stacked = whole if len(case.images) == len(whole) and len(read) == 1 else np.stack(taken)
     return replace(first, voxels_czyx=stacked), notes
 
 
@@ -149,20 +147,28 @@ def _section(image: Image, file: ImageFile) -> Image:
     return replace(image, voxels_czyx=image.voxels_czyx[:, file.section : file.section + 1], geometry=flat, header=header)
 
 
-def _on_grid(
-    voxels_zyx: NDArray[Any], theirs: Geometry, ours: Geometry, file: ImageFile, reading: Reading, case: Case, notes: list[str]
-) -> NDArray[Any]:  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A file of a case and the grid that it has to lie on."""
+
+    dataset: Dataset
+    case: Case
+    file: ImageFile
+    grid: Geometry
+
+
+def _on_grid(place: _Place, voxels_zyx: NDArray[Any], stored: Geometry, notes: list[str]) -> NDArray[Any]:
     """Voxels of another file on the grid of the first; a true mismatch is refused."""
-    if theirs is ours or file.section is not None:
+    if place.file.section is not None:
         return voxels_zyx
-    agreement = compare(ours, theirs)
-    problem = refused(agreement, file, reading, case)
+    agreement = compare(place.grid, stored)
+    problem = refused(agreement, place.file, place.dataset.reading, place.case)
     if problem is not None:
         raise problem
     if agreement.found:
-        notes.append(f"{file.path}: {agreement.found}")
+        notes.append(f"{place.file.path}: {agreement.found}")
     if agreement.turned:
-        return restore(orient(voxels_zyx, orientation_of(theirs)), orientation_of(ours))
+        return restore(orient(voxels_zyx, orientation_of(stored)), orientation_of(place.grid))
     return voxels_zyx
 
 
@@ -183,7 +189,9 @@ def _from_file(dataset: Dataset, case: Case, file: ImageFile, geometry: Geometry
     if len(voxels_czyx) > 1 and file.part is None:
         voxels_czyx = _gray(voxels_czyx, file, case)
     voxels = voxels_czyx[file.part or 0]
-    voxels = _on_grid(voxels, image.geometry, geometry, file, dataset.reading, case, notes)
+    voxels = _on_grid(_Place(dataset, case, file, geometry), voxels, image.geometry, notes)
+    if dataset.reading.binary_label:
+        return (voxels != 0).astype(np.uint8), notes
     values, said = label_values.whole(voxels, scale=dataset.reading.label_scale, name=file.path, case=case.id)
     return values, notes + ([f"{file.path}: {said}"] if said else [])
 
@@ -193,7 +201,7 @@ def _gray(voxels_czyx: NDArray[Any], file: ImageFile, case: Case) -> NDArray[Any
         return voxels_czyx[:1]
     fix = "save it as gray values, one number for each class"
     if len(voxels_czyx) != 3 or voxels_czyx.dtype.kind == "f":
-        fix = "a file with one yes-or-no volume for each class has to be merged into one label map; overlapping classes become [regions] in autounet.toml"
+        fix = "merge its volumes, one for each class, into one label map; classes that overlap become [regions] in autounet.toml"
     raise UserError(f"the label {file.path} holds {len(voxels_czyx)} different channels, a label map has one", fix, case.id)
 
 

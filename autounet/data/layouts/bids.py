@@ -4,6 +4,7 @@ import csv
 import re
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from autounet.data.dataset import ImageFile
 from autounet.data.layouts.draft import Candidate, Draft, DraftCase, DraftMask, note
@@ -73,7 +74,8 @@ def _name(file: FoundFile) -> Name:
 
 
 def _sorted_files(listing: Listing) -> tuple[list[FoundFile], list[FoundFile]]:
-    raw, masks = [], []
+    raw: list[FoundFile] = []
+    masks: list[FoundFile] = []
     for file in listing.images:
         parts = file.path.parts
         if not file.path.name.startswith("sub-"):
@@ -89,7 +91,11 @@ def _sorted_files(listing: Listing) -> tuple[list[FoundFile], list[FoundFile]]:
 def _is_mask(file: FoundFile) -> bool:
     name = _name(file)
     last = file.stem.split("_")[-1].lower()
-    return name.suffix.lower() in _MASK_SUFFIXES or last.split("-")[0] in ("seg", "lesion", "label", "mask") or bool(re.search(r"(seg|mask)$", last))
+    return (
+        name.suffix.lower() in _MASK_SUFFIXES
+        or last.split("-")[0] in ("seg", "lesion", "label", "mask")
+        or bool(re.search(r"(seg|mask)$", last))
+    )
 
 
 def _one_kind(masks: list[FoundFile]) -> tuple[list[FoundFile], list[FoundFile]]:
@@ -118,7 +124,7 @@ def _named_after(mask: FoundFile, by_stem: dict[str, FoundFile]) -> FoundFile | 
     return None
 
 
-def _image_cases(masks: list[FoundFile], own: dict[object, FoundFile], raw: list[FoundFile]) -> list[DraftCase]:
+def _image_cases(masks: list[FoundFile], own: dict[PurePosixPath, FoundFile], raw: list[FoundFile]) -> list[DraftCase]:
     by_image: dict[FoundFile, list[FoundFile]] = {}
     for mask in masks:
         by_image.setdefault(own[mask.path], []).append(mask)
@@ -144,7 +150,9 @@ def _session_cases(masks: list[FoundFile], raw: list[FoundFile]) -> list[DraftCa
 
 def _case(key: str, images: list[tuple[str, FoundFile]], masks: list[FoundFile]) -> DraftCase:
     files = tuple((token, ImageFile(path=str(f.path))) for token, f in sorted(images, key=lambda i: i[0]))
-    several = tuple(DraftMask(name=_name(m).get("label") or m.stem, file=ImageFile(path=str(m.path))) for m in masks) if len(masks) > 1 else ()
+    several = (
+        tuple(DraftMask(name=_name(m).get("label") or m.stem, file=ImageFile(path=str(m.path))) for m in masks) if len(masks) > 1 else ()
+    )
     label = ImageFile(path=str(masks[0].path)) if masks else None
     subject = key.split("_")[0]
     return DraftCase(key=key, images=files, label=label, masks=several, group=subject, split="train" if masks else "test")

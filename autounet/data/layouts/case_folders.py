@@ -1,6 +1,5 @@
 """One folder per patient: t1.nii.gz, flair.nii.gz and seg.nii.gz beside each other, or a folder with one mask per class."""
 
-import os
 from collections import Counter
 from pathlib import PurePosixPath
 
@@ -41,7 +40,9 @@ def index(listing: Listing) -> Draft:
     for context, (images, labels) in sorted(folders.items()):
         if not images:
             found = f"the folder holds {len(labels)} labels and no image"
-            problems.append(error("label_without_image", found, "an image beside each label", "add it, or remove the folder", keys[context]))
+            problems.append(
+                error("label_without_image", found, "an image beside each label", "add it, or remove the folder", keys[context])
+            )
         else:
             cases.append(_case(keys[context], context, images, labels, names))
     if not cases:
@@ -89,7 +90,7 @@ def _keys(contexts: list[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
 
 def _tokens(stems: list[str], label_stems: list[str], folder: str) -> list[str]:
     """What is left of the images' names without what they share with each other, the label, or the folder."""
-    shared = os.path.commonprefix([*stems, *label_stems]) if len(stems) + len(label_stems) > 1 else ""
+    shared = _common([*stems, *label_stems]) if len(stems) + len(label_stems) > 1 else ""
     if folder and all(s.startswith(folder) for s in stems):
         shared = folder if len(folder) > len(shared) or not shared.startswith(folder) else shared
     at = len(shared)
@@ -97,6 +98,11 @@ def _tokens(stems: list[str], label_stems: list[str], folder: str) -> list[str]:
         at = max((i for i in range(at) if shared[i] in _SEPARATORS), default=0)
     tokens = [s[at:].lstrip(_SEPARATORS) for s in stems]
     return [""] if len(tokens) == 1 and not _says_channel(tokens[0]) else tokens
+
+
+def _common(names: list[str]) -> str:
+    first, last = min(names), max(names)
+    return first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))]
 
 
 def _says_channel(token: str) -> bool:

@@ -102,5 +102,3 @@ def _count(record: dict[str, Any], found: int) -> list[Problem]:
         return []
     expected = f"{declared}, as numTraining in dataset.json says"
     return [error("case_count", f"{found} training cases", expected, "look for missing or surplus files")]
-
-

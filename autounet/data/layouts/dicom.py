@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath
 
 from autounet.data.dataset import FileKind, ImageFile, LabelStyle
 from autounet.data.layouts.draft import Candidate, Draft, DraftCase, note
+from autounet.data.layouts.label_table import labels_of
 from autounet.data.layouts.matching import bare_label
 from autounet.data.listing import FoundFile, Listing
-from autounet.data.layouts.label_table import labels_of
 from autounet.images.dicom_files import DicomFile, Series, scan_dicom
 from autounet.images.dicom_labels import label_names
 from autounet.images.image import ReadOptions
@@ -95,9 +95,13 @@ def _kind(found: Found) -> str:
 def _chosen(series: list[Found], wanted: str | None, listing: Listing) -> list[Found]:
     """Series of one kind. Kinds are modalities, and folders' names that occur under several patients."""
     if wanted is not None:
-        kept = [s for s in series if wanted.lower() in {_kind(s).lower(), *(p.lower() for p in s.folder.parts)} or s.series.uid.endswith(wanted)]
+        kept = [
+            s for s in series if wanted.lower() in {_kind(s).lower(), *(p.lower() for p in s.folder.parts)} or s.series.uid.endswith(wanted)
+        ]
         if not kept:
-            raise UserError(f"no DICOM series is {wanted!r}", f"use one of {', '.join(_kinds(series))} for series under [dataset] in autounet.toml")
+            raise UserError(
+                f"no DICOM series is {wanted!r}", f"use one of {', '.join(_kinds(series))} for series under [dataset] in autounet.toml"
+            )
         return kept
     kinds = Counter(_kind(s) for s in series)
     if len(kinds) > 1:
@@ -157,7 +161,9 @@ def _nifti(listing: Listing, series: list[Found]) -> dict[str, FoundFile]:
 
 
 def _case(key: str, found: Found, drawn: Drawn | None, nifti: FoundFile | None) -> DraftCase:
-    image = ImageFile(path="" if found.folder == PurePosixPath() else str(found.folder), kind="dicom", series=None if found.alone else found.series.uid)
+    image = ImageFile(
+        path="" if found.folder == PurePosixPath() else str(found.folder), kind="dicom", series=None if found.alone else found.series.uid
+    )
     label = None
     if drawn is not None:
         kind: FileKind = "rtstruct" if drawn.file.kind == "rtstruct" else "dicom_seg"

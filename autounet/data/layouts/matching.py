@@ -113,8 +113,8 @@ def _labels_that_add(images: list[str], free: list[int], labels: list[str], unpa
             grouped.setdefault(by_image[found[0]], []).append((found[1], label))
     usual = Counter(token for found in grouped.values() for token, _ in found)
     pairs = []
-    for image, found in grouped.items():
-        ordered = tuple(sorted(found))
+    for image, adding in grouped.items():
+        ordered = tuple(sorted(adding))
         several = ordered if len(usual) > 1 and any(len(f) > 1 for f in grouped.values()) else ()
         pairs.append(Match(images[image], ordered[0][1], (("", image),), several))
     return pairs

@@ -140,10 +140,8 @@ def _found_cases(listing: Listing, ending: str) -> tuple[list[DraftCase], list[P
         ("label_without_image", sorted(set(labels) - keys), "image"),
     ):
         if missing:
-            shown = ", ".join(missing[:20])
-            problems.append(
-                error(code, f"{len(missing)} cases have no {what}: {shown}", f"an {what} for each" if what == "image" else "a label for each", "add the files, or remove the rest of the case")
-            )  # fmt: skip
+            said = f"{len(missing)} cases have no {what}: {', '.join(missing[:20])}"
+            problems.append(error(code, said, f"one {what} for each", "add the files, or remove the rest of the case"))
     if not images:
         raise UserError(f"there are no images {root / 'imagesTr'}/CASE_0000{ending}", "correct file_ending in dataset.json, or the names")
     return cases, problems
@@ -206,9 +204,8 @@ def _count(record: dict[str, Any], cases: list[DraftCase]) -> list[Problem]:
     problems = []
     declared, found = record.get("numTraining"), sum(c.label is not None for c in cases)
     if type(declared) is int and declared != found:
-        problems.append(
-            error("case_count", f"{found} training cases", f"{declared}, as numTraining in dataset.json says", "look for missing or surplus files")
-        )  # fmt: skip
+        expected = f"{declared}, as numTraining in dataset.json says"
+        problems.append(error("case_count", f"{found} training cases", expected, "look for missing or surplus files"))
     near = [k for k in record if k not in _KNOWN and k.lower().replace("_", "") in {n.replace("_", "") for n in _KNOWN}]
     problems += [
         note("unknown_key", f"dataset.json has the key {k!r}, which is not read", "one of the documented keys", "correct its spelling")

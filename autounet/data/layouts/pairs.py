@@ -1,8 +1,7 @@
 """Images in one folder and labels in another, or side by side with endings that tell them apart."""
 
-from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from autounet.data.dataset import ImageFile, Problem
@@ -146,56 +145,53 @@ def _one_task(listing: Listing, images: list[Placed], labels: list[Placed]) -> N
 
 
 def _paired(images: list[Placed], labels: list[Placed]) -> tuple[list[DraftCase], list[Problem]]:
-    contexts = defaultdict(lambda: ([], []))  # type: ignore[var-annotated]
-    for p in images:
-        contexts[p.context][0].append(p)
-    for p in labels:
-        contexts[p.context][1].append(p)
     cases: list[DraftCase] = []
     problems: list[Problem] = []
+    lonely: dict[tuple[str, ...], list[Placed]] = {}
     tokens: set[str] = set()
-    lonely: list[tuple[tuple[str, ...], list[Placed]]] = []
-    for context, (its_images, its_labels) in sorted(contexts.items()):
+    for context in sorted({p.context for p in (*images, *labels)}):
+        its_images, its_labels = ([p for p in placed if p.context == context] for placed in (images, labels))
         found = match([p.file.stem for p in its_images], [p.file.stem for p in its_labels])
-        used = {index for m in found for _, index in m.images}
-        used_labels = {i for m in found for i in (m.label, *(n for _, n in m.more_labels))}
         tokens |= {token for m in found for token, _ in m.images}
         cases += [_case(context, m, its_images, its_labels) for m in found]
-        missing = [str(p.file.path) for i, p in enumerate(its_labels) if i not in used_labels]
-        if missing:
-            problems.append(
-                error("label_without_image", f"{len(missing)} labels have no image: {_listed(missing)}", "an image of the same name", "add the images, or remove the labels")
-            )  # fmt: skip
-        rest = [p for i, p in enumerate(its_images) if i not in used]
-        if rest:
-            lonely.append((context, rest))
-            if its_labels and not rest[0].test:
-                names = _listed(str(p.file.path) for p in rest)
-                problems.append(
-                    error("image_without_label", f"{len(rest)} images have no label: {names}", "a label of the same name", "add the labels, or move the images to a folder named images_test")
-                )  # fmt: skip
-    for context, rest in lonely:
-        found = without_label([p.file.stem for p in rest], frozenset(tokens - {""}))
-        cases += [_case(context, m, rest, []) for m in found]
+        used = {index for m in found for _, index in m.images}
+        lonely[context] = [p for i, p in enumerate(its_images) if i not in used]
+        problems += _unpaired(found, lonely[context], its_labels)
+    for context, rest in lonely.items():
+        alone = without_label([p.file.stem for p in rest], frozenset(tokens - {""}))
+        cases += [_case(context, m, rest, []) for m in alone]
     return _unique(cases), problems
 
 
+def _unpaired(found: list[Match], images: list[Placed], labels: list[Placed]) -> list[Problem]:
+    used = {i for m in found for i in (m.label, *(n for _, n in m.more_labels))}
+    missing = [str(p.file.path) for i, p in enumerate(labels) if i not in used]
+    problems = []
+    if missing:
+        said, fix = f"{len(missing)} labels have no image: {_listed(missing)}", "add the images, or remove the labels"
+        problems.append(error("label_without_image", said, "an image of the same name", fix))
+    if images and labels and not images[0].test:
+        said = f"{len(images)} images have no label: {_listed(str(p.file.path) for p in images)}"
+        fix = "add the labels, or move the images to a folder named images_test"
+        problems.append(error("image_without_label", said, "a label of the same name", fix))
+    return problems
+
+
 def _case(context: tuple[str, ...], found: Match, images: list[Placed], labels: list[Placed]) -> DraftCase:
-    files = tuple((token, image_file(images[i].file)) for token, i in found.images)
     test = any(images[i].test for _, i in found.images)
-    label = None if found.label is None else image_file(labels[found.label].file)
-    masks = tuple(DraftMask(name=token, file=image_file(labels[i].file)) for token, i in found.more_labels)
-    split = "test" if test or label is None else "train"
     kept = [c for c in context if c.lower() not in (*TRAIN_WORDS, *TEST_WORDS)]
     return DraftCase(
-        key="/".join((*kept, found.key)), images=files, label=label, masks=masks, group=kept[-1] if kept else None, split=split
-    )  # type: ignore[arg-type]
+        key="/".join((*kept, found.key)),
+        images=tuple((token, image_file(images[i].file)) for token, i in found.images),
+        label=None if found.label is None else image_file(labels[found.label].file),
+        masks=tuple(DraftMask(name=token, file=image_file(labels[i].file)) for token, i in found.more_labels),
+        group=kept[-1] if kept else None,
+        split="test" if test or found.label is None else "train",
+    )
 
 
 def _unique(cases: list[DraftCase]) -> list[DraftCase]:
     """The file's name alone is the id where that is enough; a folder counts as patient only where it tells cases apart."""
-    from dataclasses import replace
-
     short = [c.key.rpartition("/")[2] for c in cases]
     plain = len(set(short)) == len(short)
     groups = {c.group for c in cases}

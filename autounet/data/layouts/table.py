@@ -16,7 +16,8 @@ from planners.errors import UserError
 NAME = "table"
 MAX_BYTES = 16 * 2**20
 _COLUMNS = {
-    "case": "case", "case_id": "case", "id": "case", "name": "case", "group": "group", "patient": "group", "patient_id": "group", "subject": "group",
+    "case": "case", "case_id": "case", "id": "case", "name": "case",
+    "group": "group", "patient": "group", "patient_id": "group", "subject": "group",
     "stratum": "stratum", "site": "stratum", "label": "label", "mask": "label", "seg": "label", "segmentation": "label", "labels": "label",
     "split": "split", "set": "split", "annotated": "annotated", "fold": "fold",
 }  # fmt: skip
@@ -77,7 +78,11 @@ def index(listing: Listing) -> Draft:
 
 
 def _tables(listing: Listing) -> list[PurePosixPath]:
-    return [f.path for f in listing.files if len(f.path.parts) == 1 and f.path.suffix.lower() in (".csv", ".tsv", ".json") and f.size <= MAX_BYTES]
+    return [
+        f.path
+        for f in listing.files
+        if len(f.path.parts) == 1 and f.path.suffix.lower() in (".csv", ".tsv", ".json") and f.size <= MAX_BYTES
+    ]
 
 
 def _first(listing: Listing, table: PurePosixPath) -> Row | None:
@@ -145,7 +150,7 @@ def _row(row: dict[str, Any], where: str, split: str) -> Row:
         label=str(said.get("label") or ""),
         split=split,
         annotated=tuple(annotated) if annotated else None,
-        fold=int(fold) if str(fold).isdigit() else None,
+        fold=int(str(fold)) if str(fold).isdigit() else None,
     )
 
 
@@ -164,7 +169,9 @@ def _case(listing: Listing, row: Row, used: dict[str, str], problems: list[Probl
     paths = {p: _inside(listing, p, row.where) for p in (*(p for _, p in row.images), row.label) if p}
     for said, path in paths.items():
         if not listing.has(path) and path not in map(str, listing.dicom_folders):
-            problems.append(error("file_missing", f"{row.where}: {said} is not there", "a file below the folder", "correct the path", row.case))
+            problems.append(
+                error("file_missing", f"{row.where}: {said} is not there", "a file below the folder", "correct the path", row.case)
+            )
             return None
         if path in used:
             found = f"{row.where}: {said} is also in {used[path]}"
@@ -188,7 +195,9 @@ def _inside(listing: Listing, path: str, where: str) -> str:
     pure = PurePosixPath(path.replace("\\", "/"))
     if pure.is_absolute():
         if not pure.is_relative_to(listing.root):
-            raise UserError(f"{where}: {path} lies outside of {listing.root.name}", "move the table to a folder above all files and name that")
+            raise UserError(
+                f"{where}: {path} lies outside of {listing.root.name}", "move the table to a folder above all files and name that"
+            )
         pure = pure.relative_to(listing.root)
     clean = PurePosixPath(*(p for p in pure.parts if p != "."))
     if ".." in clean.parts:
