@@ -47,8 +47,8 @@ def check(
     with session(common, work) as job:
         if common.dry_run:
             with rehearsal(work) as folder:
-                return _checked(pipeline.check(data, replace(job, work=folder), _wishes(Choices(layout=layout))))
-        return _checked(pipeline.check(data, job, _wishes(Choices(layout=layout))))
+                return _checked(pipeline.check(data, replace(job, work=folder), _wishes(Choices(layout=layout))), data)
+        return _checked(pipeline.check(data, job, _wishes(Choices(layout=layout))), data)
 
 
 def plan(
@@ -174,13 +174,20 @@ def _outcome(outcome: Outcome) -> Result:
     return Result(lines=lines, plain=plain, failed_cases=outcome.failed_cases)
 
 
-def _checked(index: Dataset) -> Result:
+def _checked(index: Dataset, data: Path) -> Result:
     bad = tuple(dict.fromkeys(p.case for p in index.problems if p.severity == "error" and p.case))
     problems = [
         {"severity": p.severity, "code": p.code, "case": p.case, "found": p.found, "expected": p.expected, "remedy": p.remedy}
         for p in index.problems
     ]
-    return Result(plain={"dataset": index.name, "layout": index.layout, "cases": len(index.cases), "problems": problems}, failed_cases=bad)
+    errors = sum(p.severity == "error" for p in index.problems)
+    verdict = f"{errors} error{'s' if errors > 1 else ''} to mend" if errors else "nothing stands in the way"
+    line = f"{index.name}: {len(index.cases)} cases, {verdict}. Next: autounet plan {data}"
+    return Result(
+        lines=(line,),
+        plain={"dataset": index.name, "layout": index.layout, "cases": len(index.cases), "problems": problems},
+        failed_cases=bad,
+    )
 
 
 def _planned(decided: Plan, seen: Fingerprint, why: str | None, against: Path | None) -> Result:

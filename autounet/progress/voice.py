@@ -172,7 +172,8 @@ class Progress:
         voice = self._voice
         if voice.stream is None or (voice.quiet and kind != "warning") or (kind == "detail" and not voice.verbose):
             return
-        self._shown().say(f"warning: {text}" if kind == "warning" else text, kind)
+        marked = kind == "warning" and not text.startswith("warning")
+        self._shown().say(f"warning: {text}" if marked else text, kind)
 
     def _shown(self) -> Display:
         if self._display is None:
