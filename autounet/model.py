@@ -13,6 +13,7 @@ from autounet.store.bundle import Bundle, open_bundle
 from autounet.store.selection import Chosen, PresetName
 from planners.errors import UserError
 from planners.fingerprint import TripleMm
+from planners.hardware import Precision
 from planners.labels import Labels
 from planners.plan import Plan
 
@@ -67,6 +68,7 @@ class Wish:
     step_fraction: float | None = None
     mirror: bool | None = None
     folds: int = 0
+    precision: Precision | None = None
     probabilities: bool = False
     uncertainty: bool = False
     classes: tuple[str, ...] | None = None  # only these; the others become background
@@ -142,7 +144,7 @@ class Model:
     def _options(self, wish: Wish) -> Any:
         from autounet.inference.ensemble import Options
 
-        options = Options(probabilities=wish.probabilities, uncertainty=wish.uncertainty, threads=wish.threads)
+        options = Options(probabilities=wish.probabilities, uncertainty=wish.uncertainty, threads=wish.threads, precision=wish.precision)
         preset = self.bundle.selection.preset(wish.preset) if wish.preset else None
         if preset is not None:
             options = replace(options, step_fraction=preset.step_fraction, mirror=preset.mirror, folds=preset.folds)

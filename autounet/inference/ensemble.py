@@ -17,6 +17,7 @@ from autounet.inference.settings import InferenceSettings, Member, Prediction
 from autounet.inference.sweep import ArraySource
 from autounet.store.selection import Chosen
 from planners.errors import UserError
+from planners.hardware import Precision
 from planners.plan import Configuration, Plan
 
 
@@ -36,6 +37,7 @@ class Options:
     step_fraction: float | None = None
     mirror: bool | None = None  # False: none; None and True: as the plan says
     folds: int = 0  # at most so many of each configuration; 0: all
+    precision: Precision | None = None
     probabilities: bool = False
     uncertainty: bool = False
     threads: int | None = None
@@ -44,6 +46,7 @@ class Options:
         """The plan's, with this call's changes."""
         settings = InferenceSettings.of(configuration)
         settings = replace(settings, probabilities=self.probabilities, uncertainty=self.uncertainty)
+        settings = settings if self.precision is None else replace(settings, precision=self.precision)
         if self.step_fraction is not None:
             settings = replace(settings, step_fraction=self.step_fraction)
         return replace(settings, mirror_axes=()) if self.mirror is False else settings

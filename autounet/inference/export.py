@@ -49,8 +49,12 @@ class Exported:
 
     def mixed(self, start: int, stop: int) -> Tensor:
         """Logits (k, native rows, y, x), interpolated along the sweep axis only."""
+        ring, taken = self.sweep.ring, self.rows.taken(start, stop)
+        if taken is not None:
+            at = torch.from_numpy(taken % ring.depth)
+            straight = bool((at[1:] - at[:-1] == 1).all())
+            return ring.sums_krowyx[:, int(at[0]) : int(at[-1]) + 1] if straight else ring.sums_krowyx[:, at.to(ring.sums_krowyx.device)]
         low, weights = self.rows.weights(start, stop)
-        ring = self.sweep.ring
         mixture = torch.from_numpy(weights).to(ring.sums_krowyx.device)
         mixed: Tensor | None = None
         for piece, own in ring.rows(low, low + weights.shape[1]):
@@ -58,6 +62,11 @@ class Exported:
             mixed = part if mixed is None else mixed.add_(part)
         assert mixed is not None, "no rows were asked for"
         return mixed
+
+    def logits(self, support: Tensor) -> Tensor:
+        """Logits of what was accumulated."""
+        late_head = self.sweep.voters.late_head
+        return support if late_head is None else late_head.logits(support)
 
     def release(self, row: int) -> None:
         """Native rows before this one are written."""
@@ -112,13 +121,13 @@ class Export:
     def _block(self, out: tuple[slice, slice, slice], mixed: Sequence[Tensor], y: Sequence[AxisBlock], x: Sequence[AxisBlock]) -> None:
         heads = self.decision.heads
         if len(mixed) == 1 and not (self.wanted.probabilities or self.wanted.uncertainty):
-            support = mixed[0][:heads, :, y[0].into, x[0].into]
+            support = self.exported[0].logits(mixed[0][..., y[0].into, x[0].into])
             self._write(self.label, out, self._decide(support, y[0], x[0], self.exported[0].convex))
             return
         whole = sum(e.weight for e in self.exported)
         shares: Tensor | None = None
         for exported, logits, of_y, of_x in zip(self.exported, mixed, y, x, strict=True):
-            native = of_y.apply(of_x.apply(logits[:, :, of_y.into, of_x.into], -1), -2)
+            native = of_y.apply(of_x.apply(exported.logits(logits[..., of_y.into, of_x.into]), -1), -2)
             part = self.decision.probabilities(native[:heads]) * (exported.weight / whole)
             shares = part if shares is None else shares + part
             if exported.sweep.extra and self.disagreement is not None:

@@ -6,8 +6,9 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from autounet.inference.heads import split_heads
 from autounet.inference.settings import InferenceSettings, Member
 from planners.errors import UserError
 
@@ -20,11 +21,17 @@ OUT_OF_MEMORY_WORDS = ("can't allocate memory", "out of memory", "not enough mem
 class Voters:
     """The members of one configuration. Holds no state of a case; `in_flight` only ever shrinks, when memory was short."""
 
-    def __init__(self, members: Sequence[Member], settings: InferenceSettings, in_flight: int) -> None:
+    def __init__(self, members: Sequence[Member], settings: InferenceSettings, in_flight: int, heads: int) -> None:
         configuration = members[0].configuration
         self.flat = configuration.dimensions == 2
         self.patch_zyx: Triple = configuration.patch_zyx
-        self.networks = [member.network for member in members]
+        self.networks: Sequence[nn.Module] = [member.network for member in members]
+        self.disagree = settings.uncertainty and len(members) > 1
+        self.channels, self.late_head = heads, None  # what a vote holds a voxel: logits, or maps when the last layer comes last
+        split = None if self.disagree or settings.skip_air else split_heads(self.networks, heads)
+        if split is not None:
+            self.networks, self.late_head = split
+            self.channels = self.late_head.weight.shape[1]
         self.device = device_of(members[0])
         self.flips = mirror_subsets(settings.mirror_axes)
         self.settings = settings
@@ -33,7 +40,8 @@ class Voters:
     def vote(self, tiles_bczyx: Tensor) -> "Votes":
         """Mean logits of all members and mirrors, in float32, and how far the members disagree when that is wanted."""
         items = [(tile, flip) for tile in range(len(tiles_bczyx)) for flip in self.flips]
-        votes = Votes(len(tiles_bczyx), len(self.networks), len(self.flips), self.settings.uncertainty and len(self.networks) > 1)
+        together = self.late_head is not None  # members' maps lie side by side; their mean is taken by the late head
+        votes = Votes(len(tiles_bczyx), 1 if together else len(self.networks), len(self.flips), self.disagree)
         at = 0
         while at < len(items):
             chunk = items[at : at + self.in_flight]
@@ -57,6 +65,8 @@ class Voters:
         answers = []
         for index, (_, flip) in enumerate(chunk):
             members_kzyx = [output[index][:, None] if self.flat else output[index] for output in outputs]
+            if self.late_head is not None:
+                members_kzyx = [torch.cat(members_kzyx) if len(members_kzyx) > 1 else members_kzyx[0]]
             stacked = torch.stack(members_kzyx) if len(members_kzyx) > 1 else members_kzyx[0][None]
             answers.append(torch.flip(stacked, [axis + 1 for axis in flip]) if flip else stacked)
         return answers
@@ -143,11 +153,20 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in OUT_OF_MEMORY_WORDS)
 
 
+def processor_has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 matrices in hardware; without that it is slower than float32.
+
+    A property of the machine and not a timing: a prediction that is typed again must give the same bytes.
+    """
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(supported is not None and supported())
+
+
 @contextmanager
 def lower_precision(device: torch.device, precision: str) -> Iterator[None]:
     """Autocast where the plan allows it and the device has it."""
     kinds = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-    if precision not in kinds or (precision == "float16" and device.type == "cpu"):
+    if precision not in kinds or (device.type == "cpu" and not (precision == "bfloat16" and processor_has_bfloat16())):
         yield
         return
     with torch.autocast(device.type, dtype=kinds[precision]):

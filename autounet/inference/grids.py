@@ -91,10 +91,9 @@ class SweepAxis:
         return int(np.searchsorted(self.high, finished, side="right"))
 
     def weights(self, start: int, stop: int) -> tuple[int, NDArray[np.float32]]:
-        """First network row and the (native, network) weights of native rows start to stop."""
-        if self.resize.kind == "bands":
-            return _rows(self.resize, start, stop)
-        low, high = min(self.low[start:stop]), int(self.high[stop - 1])
-        weights = np.zeros((stop - start, high - low), np.float32)
-        weights[np.arange(stop - start), self.resize.index[start:stop] - low] = 1
-        return low, weights
+        """First network row and the (native, network) weights of native rows start to stop, where rows are mixed."""
+        return _rows(self.resize, start, stop)
+
+    def taken(self, start: int, stop: int) -> NDArray[np.intp] | None:
+        """The network rows that native rows start to stop are copies of; None where rows are mixed."""
+        return None if self.resize.kind == "bands" else self.resize.index[start:stop]

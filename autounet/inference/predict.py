@@ -72,7 +72,7 @@ def _exported(panel: Panel, decision: Decision, order: Triple) -> Exported:
     # On the way back the network's grid is the old one, so its spacing is asked first.
     thick = thick_axis(panel.frame.spacing_zyx_mm, panel.frame.cropped_spacing_zyx_mm) if resampling.thick_axis == "auto" else None
     orders = axis_orders(resampling, thick, resampling.logits_order)
-    voters = Voters(panel.members, panel.settings, _in_flight(panel))
+    voters = Voters(panel.members, panel.settings, _in_flight(panel), decision.heads)
     sweep = Sweep(panel.source, voters, panel.settings, decision, order)
     return Exported(sweep, panel.frame.cropped_shape_zyx, orders, panel.weight)
 

@@ -80,7 +80,7 @@ class Sweep:
         patch, shape = voters.patch_zyx, source.shape_zyx
         self.axes = [tile_axis(shape[a], patch[a], settings.step_fraction, settings.sigma_fraction) for a in range(3)]
         self.rows_in_all = shape[self.order[0]]
-        self.extra = int(settings.uncertainty and len(voters.networks) > 1)
+        self.extra = int(voters.disagree)
         self.ring = RollingAccumulator(0, 1, (1, 1), torch.float32, voters.device)
         self.finished = 0  # rows below this one are final
 
@@ -89,7 +89,7 @@ class Sweep:
         shape, patch = self.source.shape_zyx, self.voters.patch_zyx
         depth = min(patch[self.order[0]] + kept_below, self.rows_in_all)
         plane = (shape[self.order[1]], shape[self.order[2]])
-        self.ring = RollingAccumulator(self.decision.heads + self.extra, depth, plane, torch.float32, self.voters.device)
+        self.ring = RollingAccumulator(self.voters.channels + self.extra, depth, plane, torch.float32, self.voters.device)
 
     def __iter__(self) -> Iterator[int]:
         """Finish rows, again and again; yields how many are final. Whoever has read rows releases them."""

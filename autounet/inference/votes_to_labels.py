@@ -11,6 +11,20 @@ from planners.errors import UserError
 from planners.labels import Labels
 
 
+def first_of_the_largest(values_kn: Tensor, numbers: Sequence[int]) -> Tensor:
+    """The number of the head with the largest value, the first of them where several tie.
+
+    The same as `argmax`, which on processors takes six times as long as these two vectorised passes.
+    """
+    heads = len(values_kn)
+    kind = torch.uint8 if heads < 256 else torch.int32
+    rank = torch.arange(heads, 0, -1, dtype=kind, device=values_kn.device).view(-1, *[1] * (values_kn.ndim - 1))
+    highest = ((values_kn == values_kn.amax(0)) * rank).amax(0)
+    table = torch.zeros(heads + 1, dtype=torch.uint8 if max(numbers) < 256 else torch.int32, device=values_kn.device)
+    table[heads - torch.arange(heads, device=table.device)] = torch.tensor(list(numbers), dtype=table.dtype, device=table.device)
+    return table[highest.int()]
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """How logits become class numbers: the largest wins, or regions are painted over each other in order."""
@@ -42,17 +56,16 @@ class Decision:
         """
         if not convex:
             return None
-        flat = support_knyx.flatten(1)
-        highest = flat.amax(1)
-        bar = flat.amin(1).max() if self.softmax else torch.zeros((), device=flat.device)
+        within = tuple(range(1, support_knyx.ndim))
+        highest = support_knyx.amax(within)
+        bar = support_knyx.amin(within).max() if self.softmax else torch.zeros((), device=highest.device)
         keep = highest >= bar if self.softmax else highest > bar
         return None if bool(keep.all()) else keep.nonzero()[:, 0].tolist()
 
     def labels(self, logits_kn: Tensor, heads: Sequence[int] | None) -> Tensor:
         """Class numbers from the logits of the candidate heads (k, ...)."""
         if self.softmax:
-            winner = logits_kn.argmax(0)
-            return winner if heads is None else torch.tensor(heads, device=winner.device)[winner]
+            return first_of_the_largest(logits_kn, range(self.heads) if heads is None else heads)
         painted = torch.zeros(logits_kn.shape[1:], dtype=torch.long, device=logits_kn.device)
         for position, head in enumerate(range(self.heads) if heads is None else heads):
             painted.masked_fill_(logits_kn[position] > 0, self.paint[head])
@@ -65,7 +78,7 @@ class Decision:
     def of_probabilities(self, probabilities_kn: Tensor) -> Tensor:
         """Class numbers from (mean) probabilities."""
         if self.softmax:
-            return probabilities_kn.argmax(0)
+            return first_of_the_largest(probabilities_kn, range(self.heads))
         painted = torch.zeros(probabilities_kn.shape[1:], dtype=torch.long, device=probabilities_kn.device)
         for head, number in enumerate(self.paint):
             painted.masked_fill_(probabilities_kn[head] > 0.5, number)

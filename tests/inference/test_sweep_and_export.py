@@ -74,7 +74,7 @@ def test_streaming_equals_the_whole_volume_to_a_hundred_thousandth():
     image = smooth((2, 37, 41, 33), seed=3)
     plan = plan_of(chosen, classes=3, channels=2)
     settings = InferenceSettings.of(chosen)
-    sweep = Sweep(ArraySource(image), Voters([member(network, chosen)], settings, 4), settings, Decision.of(plan.labels), (0, 1, 2))
+    sweep = Sweep(ArraySource(image), Voters([member(network, chosen)], settings, 4, 3), settings, Decision.of(plan.labels), (0, 1, 2))
     sweep.make_room(1)
     rows, done = [], 0
     for finished in sweep:
