@@ -6,9 +6,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from errno import EDQUOT, ENOSPC
 from functools import partial
+from math import prod
+from os import strerror
 from pathlib import Path
 from threading import Condition
-from typing import Literal
 
 from autounet import machine, stop
 from autounet.arrays.prepare import CaseOnGrid
@@ -20,9 +21,10 @@ from autounet.data.voxels import CaseVoxels, read_case
 from autounet.job import Job
 from autounet.rng import generator
 from autounet.store.cache import Cache
-from autounet.store.disk import human, require_space
+from autounet.store.disk import explained, free_bytes, human
 from autounet.store.lock import holder, lock
 from autounet.store.strict import read_value, write_value
+from autounet.store.sweep import sweep
 from planners.errors import UserError
 from planners.plan import Configuration, Plan
 
@@ -43,8 +45,8 @@ class Failure:
 class PrepareReport:
     """What a call did."""
 
-    made: int
-    found: int
+    made: int  # entries
+    found: int  # that were there before
     failures: tuple[Failure, ...]
 
 
@@ -70,17 +72,21 @@ def prepare(
     store = Cache(cache or job.work / "cache")
     chosen = [plan.configuration(name) for name in (configurations or plan.train)]
     keys = _entry_keys(dataset, plan, chosen)
+    if store.root.is_dir():
+        sweep(store.root)  # what a killed run left half written
     if verify:
         _discard_damaged(store, keys, job)
     work = _missing(dataset, store, keys, chosen)
     found = len({key for table in keys.values() for key in table.values()}) - sum(len(one.wanted) for one in work)
-    failures = _Preparer(dataset, plan, job, store).run(work) if work else ()
+    preparer = _Preparer(dataset, plan, job, store)
+    if work:
+        preparer.run(work)
+    failures = tuple(preparer.failures)
     for configuration in chosen:
         _write_table(store, plan, configuration, keys[configuration.name], job, cache is None)
-    made = sum(len(one.wanted) for one in work if one.case.id not in {failure.case for failure in failures})
     if failures and len(failures) == len(dataset.training):
         raise failures[0].error
-    return PrepareReport(made=made, found=found, failures=failures)
+    return PrepareReport(made=preparer.made, found=found, failures=failures)
 
 
 def prune(plan: Plan, job: Job, *, cache: Path | None = None) -> int:
@@ -154,17 +160,21 @@ class _Preparer:
         self._cores = job.threads or machine.cores()
         used = machine.process_tree_bytes(kind="rss")
         limit = job.max_ram_bytes or machine.memory_available_bytes() + used
-        self._room = _Room(limit, limit - used - RUN_BYTES)
+        self._free_bytes = limit - used - RUN_BYTES
+        self._room = _Room(limit, self._free_bytes)
+        self.made = 0
+        self.failures: list[Failure] = []
 
-    def run(self, work: list[_Work]) -> tuple[Failure, ...]:
+    def run(self, work: list[_Work]) -> None:
         """Prepare all; a bad case is reported and the others go on."""
-        failures: list[Failure] = []
         with self._job.progress.task("prepare", total=len(work), unit="case") as task, single_blas_thread():
 
-            def note(one: _Work, error: UserError | None) -> None:
-                if error is not None:
-                    failures.append(Failure(case=one.case.id, error=error))
-                    self._job.progress.warn(str(error))
+            def note(one: _Work, outcome: int | UserError) -> None:
+                if isinstance(outcome, UserError):
+                    self.failures.append(Failure(case=one.case.id, error=outcome))
+                    self._job.progress.warn(str(outcome))
+                else:
+                    self.made += outcome
                 task.step(doing=one.case.id)
 
             # What another process is busy with comes last: by then it is in the cache, or that process is gone.
@@ -174,27 +184,31 @@ class _Preparer:
             raise UserError(
                 f"another process has been preparing {left[0].case.id} for {WAIT_SECONDS // 60} minutes", "wait for it, or end it"
             )
-        return tuple(failures)
 
-    def _side_by_side(self, work: list[_Work], wait_seconds: int, note: Callable[[_Work, UserError | None], None]) -> list[_Work]:
+    def _side_by_side(self, work: list[_Work], wait_seconds: int, note: Callable[[_Work, int | UserError], None]) -> list[_Work]:
         """Work through the list; returns what others hold."""
         busy = []
-        workers = max(1, min(self._cores, len(work)))
-        with ThreadPoolExecutor(workers) as pool:
-            running = {pool.submit(self._locked, one, max(1, self._cores // workers), wait_seconds): one for one in work}
+        with ThreadPoolExecutor(self._cores) as pool:
+            running = {pool.submit(self._locked, one, self._threads(one, len(work)), wait_seconds): one for one in work}
             try:
                 for future in as_completed(running):
                     outcome = future.result()
-                    if outcome == "busy":
+                    if outcome is None:
                         busy.append(running[future])
                     else:
-                        note(running[future], outcome if isinstance(outcome, UserError) else None)
+                        note(running[future], outcome)
             except BaseException:
                 pool.shutdown(cancel_futures=True)  # cases in work are finished, no other begins
                 raise
         return busy
 
-    def _locked(self, one: _Work, threads: int, wait_seconds: int) -> Literal["done", "busy"] | UserError:
+    def _threads(self, one: _Work, cases: int) -> int:
+        """Cores for one case: what is left when as many as fit into memory run beside it."""
+        beside = min(self._cores, cases, max(1, self._free_bytes // max(1, one.bytes_needed)))
+        return max(1, self._cores // beside)
+
+    def _locked(self, one: _Work, threads: int, wait_seconds: int) -> int | UserError | None:
+        """How many entries were made of a case, or why none; None when somebody else is at it."""
         stop.check()
         with ExitStack() as held:
             for _, key in one.wanted:
@@ -202,35 +216,35 @@ class _Preparer:
                 try:
                     held.enter_context(lock(path, f"preparing {one.case.id}", wait_seconds))
                 except UserError:
-                    if holder(path) is None and not path.exists():
-                        continue  # it was released between the two looks; the entry is there or will be made below
-                    return "busy"
+                    if wait_seconds and holder(path) is None:
+                        raise  # nobody has it, so it cannot be had
+                    return None
             try:
-                self._make(one, threads)
+                return self._make(one, threads)
             except UserError as error:
                 if isinstance(error.__cause__, OSError) and error.__cause__.errno in (ENOSPC, EDQUOT):
                     raise  # a full disk is full for every case
                 return error if error.case else UserError(error.problem, error.fix, one.case.id)
-        return "done"
 
-    def _make(self, one: _Work, threads: int) -> None:
+    def _make(self, one: _Work, threads: int) -> int:
         wanted = [(configuration, key) for configuration, key in one.wanted if self._store.get(key) is None]
         if not wanted:
-            return
+            return 0
         with self._room.take(one.bytes_needed, one.case.id):
             voxels = read_case(self._dataset, one.case)
             for configuration, key in wanted:
                 stop.check()
                 self._store.put(key, partial(self._fill, voxels=voxels, configuration=configuration, threads=threads))
+        return len(wanted)
 
     def _fill(self, folder: Path, *, voxels: CaseVoxels, configuration: Configuration, threads: int) -> None:
         case = CaseOnGrid(voxels.image_czyx, voxels.label_zyx, voxels.geometry, self._plan, configuration)
-        z, y, x = case.frame.shape_zyx
-        require_space(folder, z * y * x * (4 * case.channels + 1), "a prepared case")
-        with ThreadPoolExecutor(threads) as pool:
-            write_prepared(
-                folder, case, grain_of(configuration.patch_zyx), generator(LOCATIONS_SEED, "locations"), pool=pool, threads=threads
-            )
+        needed = prod(case.frame.shape_zyx) * (4 * case.channels + 1)
+        grain, rng = grain_of(configuration.patch_zyx), generator(LOCATIONS_SEED, "locations")
+        with explained(folder, lambda: needed), ThreadPoolExecutor(threads) as pool:
+            if free_bytes(folder) < needed:
+                raise OSError(ENOSPC, strerror(ENOSPC))
+            write_prepared(folder, case, grain, rng, pool=pool, threads=threads)
 
 
 class _Room:
