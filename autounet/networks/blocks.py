@@ -12,6 +12,21 @@ UP_CONVOLUTION: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] =
 AVERAGE: dict[int, type[nn.AvgPool2d] | type[nn.AvgPool3d]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
+FRAGILE_EDGE = 2  # voxels
+
+
+def convolved(convolution: nn.Module, maps: Tensor) -> Tensor:
+    """The convolution of maps; of very small ones in float32 on a processor.
+
+    oneDNN's bfloat16 gradient of the weights reads memory that is not its own where a kernel of 3 meets an edge
+    of 2, and a stride of 2 an edge of 1 (torch 2.13, AVX-512): wrong numbers, or a crash. The maps are tiny there.
+    """
+    if maps.device.type == "cpu" and min(maps.shape[2:]) <= FRAGILE_EDGE and torch.is_grad_enabled():
+        with torch.autocast("cpu", enabled=False):
+            return convolution(maps.float())  # type: ignore[no-any-return]
+    return convolution(maps)  # type: ignore[no-any-return]
+
+
 class InstanceNorm(nn.Module):
     """Each channel of each sample to mean 0 and deviation 1, then scaled and shifted.
 
@@ -45,7 +60,7 @@ class ConvNormAct(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(b, c, ...) to (b, channels_out, ... / stride)."""
-        maps = self.norm(self.conv(maps))
+        maps = self.norm(convolved(self.conv, maps))
         return functional.leaky_relu_(maps, SLOPE) if self.activate else maps
 
 

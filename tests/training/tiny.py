@@ -77,7 +77,7 @@ def case(seed: int, shape: tuple[int, int, int] = (24, 24, 24), noise: float = 0
     return MemoryCase(image[None], label)
 
 
-def recipe(  # noqa: PLR0913 - the choices of a test
+def recipe(
     dimensions: int = 3,
     patch: tuple[int, int, int] = (16, 16, 16),
     batch: int = 2,
