@@ -24,6 +24,7 @@ class ReadOptions:
     fill_nonfinite: float | None = None  # instead of NaN and infinity
     max_bytes: int | None = None  # that the voxels may take; None: what the machine has
     channels: int | None = None  # declared; another number is refused
+    part: int | None = None  # read this one of the channels in a NIfTI file alone
     palette_indices: bool = False  # read the numbers behind the colours of a palette picture
     root: Path | None = None  # links that leave this folder are refused
     follow_outside: bool = False  # … unless this is set

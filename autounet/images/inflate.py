@@ -31,14 +31,15 @@ class Stream(Protocol):
 
 
 class Plain:
-    """The bytes of a file as they are, from an offset on."""
+    """The bytes of a file as they are, from an offset on, to its end or as many as asked."""
 
-    def __init__(self, source: Source, offset: int = 0) -> None:
+    def __init__(self, source: Source, offset: int = 0, length: int | None = None) -> None:
         self._source = source
+        self._end = source.size if length is None else offset + length
         source.file.seek(offset)
 
     def readinto(self, view: memoryview) -> int:
-        """Fill the view as far as the stream goes."""
+        """Fill the view as far as the file goes."""
         filled = 0
         while filled < len(view):
             count = self._source.file.readinto(view[filled:])
@@ -49,7 +50,35 @@ class Plain:
 
     def extra(self) -> int:
         """How many bytes are left."""
-        return self._source.size - self._source.file.tell()
+        return self._end - self._source.file.tell()
+
+
+class Window:
+    """The next so many bytes of a stream; what comes behind them is not its business."""
+
+    def __init__(self, stream: Stream, length: int) -> None:
+        self._stream, self._left = stream, length
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill the view as far as the window goes."""
+        count = self._stream.readinto(view[: self._left])
+        self._left -= count
+        return count
+
+    def extra(self) -> int:
+        """How many bytes are left."""
+        return self._left
+
+
+def skip(stream: Stream, count: int) -> int:
+    """Read and forget so many bytes; how many there were."""
+    scratch, done = bytearray(min(count, OUTPUT)), 0
+    while done < count:
+        got = stream.readinto(memoryview(scratch)[: count - done])
+        if not got:
+            break
+        done += got
+    return done
 
 
 class Inflated:

@@ -4,6 +4,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from autounet.images.formats import HEAD, check_content, check_inside
 from autounet.images.geometry import Geometry
 from autounet.images.image import Header, Image, ImageInfo, ReadOptions
-from autounet.images.inflate import DEEPEST_RATIO, GZIP_MAGIC, Inflated, Plain, Stream, deflated
+from autounet.images.inflate import DEEPEST_RATIO, GZIP_MAGIC, Inflated, Plain, Stream, Window, deflated, skip
 from autounet.images.nifti_geometry import place
 from autounet.images.nifti_header import NIFTI_1, NIFTI_2, NiftiHeader, byte_order, check_extensions, filled, fresh, parse
 from autounet.images.source import Source, opened, shown
@@ -36,8 +37,7 @@ def read_nifti(path: Path, options: ReadOptions) -> Image:
         header, source = files.header, files.voxels
         shape = (info.channels, *info.geometry.shape_zyx)
         check_budget(source, shape, header.dtype, options)
-        stream = files.voxel_stream()
-        stored = read_array(source, stream, shape, header.dtype, before=header.vox_offset)
+        stored = _one_part(files, shape, options.part) if options.part is not None else files.all_parts(shape)
         voxels = scaled(source, stored, header.slope, header.intercept)
         notes = made_finite(source, voxels, options)
         return Image(voxels_czyx=voxels, geometry=info.geometry, header=info.header, notes=(*info.notes, *notes))
@@ -80,6 +80,10 @@ class _Files:
     header: NiftiHeader
     compressed: bool
     suffix: str
+
+    def all_parts(self, shape: tuple[int, ...]) -> NDArray[Any]:
+        """All voxels, as stored."""
+        return read_array(self.voxels, self.voxel_stream(), shape, self.header.dtype, before=self.header.vox_offset)
 
     def voxel_stream(self) -> Stream:
         """The voxels, header and extensions skipped and checked."""
@@ -170,22 +174,22 @@ def _info(files: _Files, options: ReadOptions) -> ImageInfo:
         trust=options.trust,
         spacing_zyx_mm=options.spacing_zyx_mm,
     )
-    check_possible(source, shape, header.dtype, options)
-    _check_size(files, shape)
+    check_possible(source, header.dim[::-1], header.dtype, options)
+    _check_size(files)
     return ImageInfo(
         geometry=placed.geometry,
         channels=channels,
         dtype=dtype,
-        voxel_bytes=int(np.prod(shape, dtype=object)) * dtype.itemsize,
+        voxel_bytes=prod(shape) * dtype.itemsize,
         format="nifti",
         header=stored,
         notes=(*placed.notes, *notes),
     )
 
 
-def _check_size(files: _Files, shape: tuple[int, ...]) -> None:
+def _check_size(files: _Files) -> None:
     """Whether the file can hold the voxels at all: exactly when they lie plain, by deflate's best ratio when not."""
-    wanted = files.header.vox_offset + int(np.prod(shape, dtype=object)) * files.header.dtype.itemsize
+    wanted = files.header.vox_offset + prod(files.header.dim) * files.header.dtype.itemsize
     size = files.voxels.size
     if files.compressed:
         if wanted > DEEPEST_RATIO * size + 1024:
@@ -208,12 +212,35 @@ def _channels(source: Source, header: NiftiHeader, options: ReadOptions) -> tupl
     if len(header.dim) > 4:
         raise source.refuse(f"has {len(header.dim)} axes of {header.dim} voxels", "split it into volumes of three axes")
     count = header.dim[3] if len(header.dim) == 4 else 1
+    if options.part is not None:
+        if not 0 <= options.part < count:
+            raise source.refuse(f"has no volume number {options.part}, it holds {count}", f"choose one from 0 to {count - 1}")
+        return 1, ()
     if options.channels is not None and count != options.channels:
         raise source.refuse(
             f"holds {count} volumes (dim[4]), {options.channels} {'is' if options.channels == 1 else 'are'} expected",
             "split it into one file per volume, or declare its volumes as channels",
         )
     return count, (f"{count} volumes in one file, taken as channels",) if count > 1 else ()
+
+
+def _one_part(files: _Files, shape: tuple[int, ...], part: int) -> NDArray[Any]:
+    """One volume of several: those before and behind it are skipped, though a compressed file is inflated to its end."""
+    header, source = files.header, files.voxels
+    held = files.header.dim[3] if len(header.dim) == 4 else 1
+    one = prod(shape[1:]) * header.dtype.itemsize
+    stream = files.voxel_stream()
+    if isinstance(stream, Plain):
+        stream = Plain(source, header.vox_offset + part * one, length=one)
+        return read_array(source, stream, shape, header.dtype, before=header.vox_offset + part * one)
+    skip(stream, part * one)
+    array = read_array(source, Window(stream, one), shape, header.dtype, before=header.vox_offset + part * one)
+    behind = (held - part - 1) * one
+    if (rest := skip(stream, behind)) < behind or (rest := stream.extra()):
+        raise source.refuse(
+            f"holds {'more' if rest > behind or not behind else 'less'} data than its {held} volumes", "copy or export the file again"
+        )
+    return array
 
 
 def _blocks(head: bytes, voxels_czyx: NDArray[Any], order: str) -> Iterator[bytes | memoryview]:

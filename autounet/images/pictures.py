@@ -44,6 +44,7 @@ class _Opened:
     picture: Any
     source: Source
     pages: int
+    size: tuple[int, int]  # width and height of the first page
     channels: int  # alpha not counted
     dtype: np.dtype[Any]
     gray_step: int  # by which Pillow multiplied gray values of 2 or 4 bits
@@ -52,7 +53,7 @@ class _Opened:
     @property
     def geometry(self) -> Geometry:
         """One slice a page."""
-        width, height = self.picture.size
+        width, height = self.size
         flat = picture_geometry((height, width))
         return Geometry(
             shape_zyx=(self.pages, height, width),
@@ -151,11 +152,22 @@ def _open(source: Source, path: Path, form: Format, options: ReadOptions) -> _Op
     check_possible(source, (channels, pages, picture.size[1], picture.size[0]), dtype, options)
     if form == "png" and picture.mode == "I":
         dtype = np.dtype(np.uint16)
+    if _exif_turn(picture, form) not in (0, 1):
+        notes.append("its EXIF entry asks viewers to turn it; the pixels are used as stored")
+    return _Opened(picture, source, pages, picture.size, channels, dtype, gray_step, tuple(notes))
+
+
+def _exif_turn(picture: Any, form: Format) -> int:
+    from PIL import Image as Pillow
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if picture.getexif().get(_EXIF_ORIENTATION, 1) not in (0, 1):
-            notes.append("its EXIF entry asks viewers to turn it; the pixels are used as stored")
-    return _Opened(picture, source, pages, channels, dtype, gray_step, tuple(notes))
+        try:
+            # Of a PNG only what stands before its pixels: its own method would decode them to look behind.
+            entries = Pillow.Image.getexif(picture) if form == "png" else picture.getexif()
+            return int(entries.get(_EXIF_ORIENTATION, 1))
+        except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
+            return 1
 
 
 def _plugin(form: Format) -> Any:
@@ -197,7 +209,7 @@ def _pixels(found: _Opened, page: int) -> NDArray[Any]:
             warnings.simplefilter("ignore")
             if found.pages > 1:
                 picture.seek(page)
-                if (picture.size, _MODES.get(picture.mode, (0,))[0]) != (found.geometry.shape_zyx[:0:-1], found.channels):
+                if (picture.size, _MODES.get(picture.mode, (0,))[0]) != (found.size, found.channels):
                     raise found.source.refuse(
                         f"has pages of different kinds: page {page + 1} is {picture.size[0]} x {picture.size[1]}", "save pages of one size"
                     )
