@@ -300,3 +300,13 @@ def test_time_left_follows_the_rate_of_the_last_half_minute() -> None:
 
 def test_without_a_total_there_is_no_time_left() -> None:
     assert _task("t", None, "case", 100, "").seconds_left is None
+
+
+def test_work_counted_in_seconds_is_told_as_time() -> None:
+    task = _task("train", 3600, "second", 600, "loss 0.3")
+    assert describe(task, 0) == "train: 10m 00s of 1h 00m, loss 0.3"
+    assert "10m 00s of 1h 00m  loss 0.3" in line(task, 5, 79, 0, False).plain
+
+
+def test_the_last_moment_shows_no_time_left() -> None:
+    assert "left" not in describe(_task("t", 100, "case", 100, ""), 0)

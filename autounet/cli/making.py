@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from autounet.cli.flags import DEFAULTS, NO_CHOICES, Choices, Common, Folder, Switch
 from autounet.cli.paths import dataset_and_work, existing, work_folder
 from autounet.cli.session import Result, rehearsal, session
+from autounet.progress.wording import size
 
 if TYPE_CHECKING:
     from autounet.data.dataset import Dataset
@@ -55,8 +56,8 @@ def plan(
     dataset: Data,
     /,
     *,
-    why: Annotated[str | None, Parameter(metavar="CONFIGURATION", help="Explain this configuration in depth.")] = None,
-    against: Annotated[Path | None, Parameter(metavar="PLAN", help="Another plan.json: say what differs.")] = None,
+    explain: Annotated[str | None, Parameter(metavar="CONFIGURATION", help="Explain this configuration in depth.")] = None,
+    compare: Annotated[Path | None, Parameter(metavar="PLAN", help="Another plan.json: say what differs.")] = None,
     choices: Choices = NO_CHOICES,
     common: Common = DEFAULTS,
 ) -> Result:
@@ -68,20 +69,33 @@ def plan(
                 decided, seen, _ = _decide(data, replace(job, work=folder), choices)
         else:
             decided, seen, _ = _decide(data, job, choices)
-    return _planned(decided, seen, why, against)
+    return _planned(decided, seen, explain, compare)
 
 
-def prepare(dataset: Data, /, *, choices: Choices = NO_CHOICES, common: Common = DEFAULTS) -> Result:
+def prepare(
+    dataset: Data,
+    /,
+    *,
+    verify: Annotated[Switch, Parameter(help="Read what is prepared, chunk by chunk, and make the damaged anew.")] = False,
+    prune: Annotated[Switch, Parameter(help="Afterwards remove from the cache what the plan does not use.")] = False,
+    choices: Choices = NO_CHOICES,
+    common: Common = DEFAULTS,
+) -> Result:
     """Bring every case to the form the networks want, into the cache."""
-    from autounet import pipeline
+    from autounet.stages import prepare as stage
 
     data, work = dataset_and_work(dataset, common.work)
     if common.dry_run:
         return _rehearse(data, work, choices, common)
     with session(common, work) as job:
         decided, _, index = _decide(data, job, choices)
-        pipeline.prepare(index, decided, job, _wishes(choices))
-    return Result(lines=(f"The cases are prepared. Next: autounet train {dataset}",), plain={"work": str(work)})
+        done = stage.prepare(index, decided, job, cache=choices.cache, configurations=choices.configurations, verify=verify)
+        freed = stage.prune(decided, job, cache=choices.cache) if prune else 0
+    failed = tuple(f.case for f in done.failures)
+    lines = [f"{done.made} prepared, {done.found} were there before." + (f" {size(freed)} freed." if prune else "")]
+    lines += [f"{f.case}: {f.error}" for f in done.failures]
+    plain = {"work": str(work), "made": done.made, "found": done.found, "freed_bytes": freed}
+    return Result(lines=(*lines, f"Next: autounet train {dataset}"), plain=plain, failed_cases=failed)
 
 
 def train(dataset: Data, /, *, choices: Choices = NO_CHOICES, common: Common = DEFAULTS) -> Result:

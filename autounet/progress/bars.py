@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from autounet.progress.wording import clock, rate, shorten, size, visible
+from autounet.progress.lines import facts
+from autounet.progress.wording import shorten, size, visible
 
 if TYPE_CHECKING:
     from autounet.progress.voice import Task, Voice
@@ -60,18 +61,14 @@ class Bars:
 def line(task: Task, name_columns: int, columns: int, memory_bytes: int, plain: bool) -> Text:
     """One task in at most `columns` columns: name, bar, count, rate, time left, memory, and what is in work."""
     dots = "..." if plain else "…"
-    left = task.seconds_left
-    facts = [
-        f"{task.done:g}/{task.total:g}" if task.total is not None else f"{task.done:g} {task.unit}",
-        rate(task.per_second, task.unit) if task.per_second > 0 else "",
-        f"{clock(left)} left" if left is not None else "",
-        size(memory_bytes) if memory_bytes else "",
-    ]
+    count, speed, left = facts(task)
+    # The rate says the unit already.
+    shown = [count.removesuffix(f" {task.unit}") if speed else count, speed, left, size(memory_bytes) if memory_bytes else ""]
     text = Text(shorten(task.name, name_columns, dots).ljust(name_columns) + " ", style="bold", no_wrap=True)
     if task.total:
         text.append_text(_bar(min(1.0, task.done / task.total), BAR_COLUMNS if columns >= 70 else 8, plain))
         text.append(" ")
-    for fact, style in zip(facts, ("", "cyan", "", "dim"), strict=True):
+    for fact, style in zip(shown, ("", "cyan", "", "dim"), strict=True):
         if fact and len(text) + len(fact) + 2 <= columns:
             text.append(f"{fact}  ", style=f"not bold {style}")
     room = columns - len(text)

@@ -43,17 +43,18 @@ class Lines:
 
 def describe(task: Task, memory_bytes: int) -> str:
     """All about a task in one line."""
-    of = f"/{task.total:g}" if task.total is not None else ""
-    parts = [f"{task.name}: {task.done:g}{of} {task.unit}"]
-    if task.per_second > 0:
-        parts.append(rate(task.per_second, task.unit))
-    if task.seconds_left is not None:
-        parts.append(f"{clock(task.seconds_left)} left")
-    if memory_bytes:
-        parts.append(size(memory_bytes))
-    if task.doing:
-        parts.append(one_line(task.doing))
-    return ", ".join(parts)
+    parts = [*facts(task), size(memory_bytes) if memory_bytes else "", one_line(task.doing)]
+    return f"{task.name}: {', '.join(part for part in parts if part)}"
+
+
+def facts(task: Task) -> tuple[str, str, str]:
+    """How far, how fast, how long still. Work that is counted in seconds needs no rate."""
+    left = task.seconds_left
+    if task.unit == "second":
+        total = clock(task.total) if task.total is not None else "?"
+        return f"{clock(task.done)} of {total}", "", ""
+    count = f"{task.done:g}/{task.total:g}" if task.total is not None else f"{task.done:g}"
+    return f"{count} {task.unit}", rate(task.per_second, task.unit) if task.per_second > 0 else "", f"{clock(left)} left" if left else ""
 
 
 def write(stream: TextIO, text: str) -> None:

@@ -224,7 +224,8 @@ class Progress:
                 return
             self._shown().refresh(list(self._tasks), 0)
             if error is None:
-                self._shown().say(f"{task.name}: {task.done:g} {_plural(task.unit, task.done)} in {clock(seconds)}", "done")
+                counted = "" if task.unit == "second" else f"{task.done:g} {_plural(task.unit, task.done)} in "
+                self._shown().say(f"{task.name}: {counted}{clock(seconds)}", "done")
 
     def _tick(self) -> None:
         while not self._closing.wait(1.0):
