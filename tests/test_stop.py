@@ -43,7 +43,7 @@ FAMILY = """
 import os, subprocess, sys, time
 child = (
     "import os, sys, time; from autounet import stop; stop.die_with_parent(int(sys.argv[1]));"
-    "print(os.getpid(), flush=True); time.sleep(600)"
+    "os.write(1, b'%d\\n' % os.getpid()); time.sleep(600)"  # one write: three of them share the pipe
 )
 command = [sys.executable, "-c", child, str(os.getpid())]
 children = [subprocess.Popen(command, start_new_session=own) for own in (False, True, True)]
