@@ -105,7 +105,8 @@ class Fingerprint:
     def __post_init__(self) -> None:
         if self.schema != FINGERPRINT_SCHEMA:
             raise UserError(
-                f"the fingerprint has schema {self.schema}, this version reads {FINGERPRINT_SCHEMA}", "run `autounet check` and measure again"
+                f"the fingerprint has schema {self.schema}, this version reads {FINGERPRINT_SCHEMA}",
+                "run `autounet check` and measure again",
             )
         if not self.cases or not self.channels:
             raise UserError("the fingerprint holds no case or no channel", "measure a dataset with at least one case")

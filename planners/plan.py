@@ -66,7 +66,9 @@ class Architecture:
         stages = len(self.features)
         lengths = (len(self.strides_zyx), len(self.kernels_zyx), len(self.encoder_blocks), len(self.decoder_convolutions) + 1)
         if any(length != stages for length in lengths):
-            raise UserError(f"{stages} stages of features, but strides, kernels, encoder and decoder lists of {lengths}", "give one entry a stage")
+            raise UserError(
+                f"{stages} stages of features, but strides, kernels, encoder and decoder lists of {lengths}", "give one entry a stage"
+            )
 
     @property
     def divisor_zyx(self) -> Triple:
@@ -190,7 +192,9 @@ class Configuration:
                     "choose a patch that the strides divide",
                 )
         if self.batch_size < 1 or self.accumulate < 1 or self.batch_size % self.accumulate:
-            raise UserError(f"configuration {self.name}: a batch of {self.batch_size} in {self.accumulate} parts", "choose parts that divide the batch")
+            raise UserError(
+                f"configuration {self.name}: a batch of {self.batch_size} in {self.accumulate} parts", "choose parts that divide the batch"
+            )
         if min(self.spacing_zyx_mm) <= 0:
             raise UserError(f"configuration {self.name}: the spacing {self.spacing_zyx_mm} mm is not positive", "correct the spacing")
 

@@ -1,0 +1,38 @@
+"""The patch: as much image as fits, in the shape of a cube of tissue, not larger than the image."""
+
+from collections.abc import Iterator
+from math import prod
+
+from planners.topology import Topology, topology
+
+START_VOXELS = {2: 2048**2, 3: 256**3}  # larger than any patch will be; the search goes down from here
+
+
+def first_size(spacing_mm: tuple[float, ...], median: tuple[float, ...]) -> tuple[float, ...]:
+    """A square or cube in millimetres, clipped to the median image."""
+    fineness = [1 / mm for mm in spacing_mm]
+    dimensions = len(spacing_mm)
+    scale = (START_VOXELS[dimensions] / prod(fineness)) ** (1 / dimensions)
+    return tuple(min(round(fine * scale), size) for fine, size in zip(fineness, median, strict=True))
+
+
+def shrinking(spacing_mm: tuple[float, ...], median: tuple[float, ...], size: tuple[float, ...] | None = None) -> Iterator[Topology]:
+    """Topologies of ever smaller patches; the axis that covers most of the image gives way first."""
+    current = topology(spacing_mm, first_size(spacing_mm, median) if size is None else size)
+    while True:
+        yield current
+        ratios = [edge / whole for edge, whole in zip(current.patch, median, strict=True)]
+        axis = max(range(len(ratios)), key=lambda a: (ratios[a], a))  # of equal ones the last
+        smaller = _less(current.patch, axis, current.divisor[axis])
+        if smaller is None:
+            return
+        # A smaller edge may need fewer halvings: 256 with a divisor of 64 can become 224, not just 192.
+        smaller = _less(current.patch, axis, topology(spacing_mm, smaller).divisor[axis])
+        if smaller is None:
+            return
+        current = topology(spacing_mm, smaller)
+
+
+def _less(patch: tuple[int, ...], axis: int, step: int) -> tuple[int, ...] | None:
+    edge = patch[axis] - step
+    return None if edge < 1 else (*patch[:axis], edge, *patch[axis + 1 :])
