@@ -1,29 +1,26 @@
 #!/usr/bin/env python3
 """From raw file to stored case: our prepare beside the reference's preprocess, each in a process of its own, both with all cores.
 
-usage: bench_prepare.py [--peer VENV] [--data FOLDER] [--only NAME ...] [--repeat N] [--small] [--scratch FOLDER]
-Wall and CPU seconds are those of the whole process tree, imports included; memory is the peak of the tree's proportional set size.
-Volumes are phantoms, written once into the scratch folder; hippocampus comes from FOLDER. --small shrinks the phantoms for a try.
+Volumes are phantoms, written once into --scratch as gzip NIfTI in the reference's layout, which both read; the hippocampus
+cases come from --data. Imports count, as they do for a user. --small shrinks the phantoms for a try.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
+import bench
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-SAMPLE_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -41,15 +38,6 @@ class Task:
     scheme: str = "ct"
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Of one process tree."""
-
-    wall_s: float
-    cpu_s: float
-    peak_bytes: int
-
-
 TASKS = (
     Task("ct 512x512x300, 4 classes", 512, (300, 512, 512), (2.5, 0.8, 0.8), (1.5, 1.5, 1.5), (128, 128, 128), 4, 2),
     Task("ct 512x512x300, 60 classes", 512, (300, 512, 512), (2.5, 0.8, 0.8), (1.5, 1.5, 1.5), (128, 128, 128), 60, 2),
@@ -60,42 +48,27 @@ TASKS = (
 )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", type=Path)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--only", nargs="*", default=[])
-    parser.add_argument("--repeat", type=int, default=1)
-    parser.add_argument("--small", action="store_true")
-    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()) / "bench_prepare")
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
-    wishes = parser.parse_args()
-    rows = []
-    print(f"| {'dataset':40} | {'who':9} | wall s | CPU s | peak MB | wall gain | memory |", flush=True)
-    print("|---|---|---|---|---|---|---|")
+def main() -> None:
+    """Measure every task that was asked for."""
+    parser = bench.arguments(__doc__ or "")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", metavar="FOLDER", help="holds hippocampus_msd")
+    parser.add_argument("--only", nargs="*", default=[], metavar="WORD", help="tasks with one of these words in their name")
+    parser.add_argument("--small", action="store_true", help="a quarter of every edge, for a try")
+    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()) / "bench_prepare", metavar="FOLDER")
+    options = parser.parse_args()
+    found = []
     for task in TASKS:
-        if wishes.only and not any(word in task.name for word in wishes.only):
-            continue
-        if task.edge == 0 and not (wishes.data / "hippocampus_msd").is_dir():
-            continue
-        raw = raw_folder(task, wishes.scratch, wishes.data, small=wishes.small)
-        ours = middle([run_ours(task, raw, wishes.scratch) for _ in range(wishes.repeat)])
-        theirs = middle([run_theirs(task, raw, wishes.scratch, wishes.peer) for _ in range(wishes.repeat)]) if wishes.peer else None
-        for who, cost in (("autounet", ours), ("reference", theirs)):
-            if cost is not None:
-                gain = (
-                    f"{theirs.wall_s / ours.wall_s:5.1f}x | {ours.peak_bytes / theirs.peak_bytes:5.2f}"
-                    if theirs and cost is ours
-                    else " | "
-                )
-                print(
-                    f"| {task.name:40} | {who:9} | {cost.wall_s:.2f} | {cost.cpu_s:.2f} | {cost.peak_bytes / 1e6:.0f} | {gain} |",
-                    flush=True,
-                )
-                rows.append({"task": task.name, "who": who, "wall_s": cost.wall_s, "cpu_s": cost.cpu_s, "peak_bytes": cost.peak_bytes})
-    if wishes.json:
-        wishes.json.write_text(json.dumps(rows, indent=1))
-    return 0
+        wanted = not options.only or any(word in task.name for word in options.only)
+        if wanted and (task.edge or (options.data / "hippocampus_msd").is_dir()):
+            raw = raw_folder(task, options.scratch, options.data, small=options.small)
+            theirs = reference_command(task, raw, options.scratch, options.peer) if options.peer else None
+            ours = our_command(task, raw, options.scratch)
+            found.append(bench.compare(task.name, ours, theirs, repeats=options.repeats, quiet_seconds=options.quiet_seconds))
+    notes = ["From gzip NIfTI to stored case, imports included, all cores."]
+    if options.peer is not None:
+        notes.append(f"Theirs: {bench.versions(options.peer / 'bin' / 'python', ['nnunetv2', 'torch'])}.")
+    bench.conclude("Prepare", found, notes, write=options.write)
 
 
 def raw_folder(task: Task, scratch: Path, data: Path, *, small: bool) -> Path:
@@ -122,6 +95,7 @@ def raw_folder(task: Task, scratch: Path, data: Path, *, small: bool) -> Path:
 def write_phantom(folder: Path, task: Task, case: int, shape: tuple[int, ...]) -> None:
     import SimpleITK
 
+    sys.path.insert(0, str(ROOT))
     from autounet.phantoms.catalogue import phantom
 
     made = phantom("ct" if task.classes == 4 else f"ct:{task.classes}", case, size=shape[2])
@@ -135,57 +109,31 @@ def write_phantom(folder: Path, task: Task, case: int, shape: tuple[int, ...]) -
         SimpleITK.WriteImage(written, str(folder / path), useCompression=True, compressionLevel=1)
 
 
-def middle(costs: list[Cost]) -> Cost:
-    return Cost(median(c.wall_s for c in costs), median(c.cpu_s for c in costs), int(median(c.peak_bytes for c in costs)))
-
-
-def run_ours(task: Task, raw: Path, scratch: Path) -> Cost:
+def our_command(task: Task, raw: Path, scratch: Path) -> bench.Command:
     work = scratch / "ours"
-    shutil.rmtree(work, ignore_errors=True)
-    return measured([sys.executable, __file__, "--as-ours", task.name, str(raw), str(work)], {"PYTHONPATH": str(ROOT)})
+    return bench.Command(
+        name="autounet",
+        words=(sys.executable, __file__, "--as-ours", task.name, str(raw), str(work)),
+        environment={"PYTHONPATH": str(ROOT)},
+        before=lambda: shutil.rmtree(work, ignore_errors=True),
+    )
 
 
-def run_theirs(task: Task, raw: Path, scratch: Path, peer: Path) -> Cost:
+def reference_command(task: Task, raw: Path, scratch: Path, peer: Path) -> bench.Command:
     made = scratch / "theirs" / "preprocessed"
-    shutil.rmtree(made.parent, ignore_errors=True)
-    dataset = made / raw.name
-    dataset.mkdir(parents=True)
-    shutil.copy(raw / "dataset.json", dataset)
-    (dataset / "plans.json").write_text(json.dumps(reference_plans(task, raw.name)))
-    folders = {"nnUNet_raw": str(raw.parent), "nnUNet_preprocessed": str(made), "nnUNet_results": str(made.parent / "results")}
-    return measured([str(peer / "bin" / "python"), __file__, "--as-reference", str(os.cpu_count())], folders)
 
+    def before() -> None:
+        shutil.rmtree(made.parent, ignore_errors=True)
+        (made / raw.name).mkdir(parents=True)
+        shutil.copy(raw / "dataset.json", made / raw.name)
+        (made / raw.name / "plans.json").write_text(json.dumps(reference_plans(task, raw.name)))
 
-def measured(command: list[str], extra: dict[str, str]) -> Cost:
-    """Run a command; sample the memory of its tree."""
-    import psutil
-
-    before, started = os.times(), time.perf_counter()
-    process, peak = subprocess.Popen(command, env={**os.environ, **extra}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), 0
-    root = psutil.Process(process.pid)
-    while process.poll() is None:
-        total = 0
-        for one in (root, *_children(root)):
-            try:
-                total += one.memory_full_info().pss
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-        peak = max(peak, total)
-        time.sleep(SAMPLE_SECONDS)
-    wall, after = time.perf_counter() - started, os.times()
-    if process.returncode:
-        raise SystemExit(f"{command} ended with {process.returncode}")
-    used = after.children_user + after.children_system - before.children_user - before.children_system
-    return Cost(wall, used, peak)
-
-
-def _children(root: Any) -> list[Any]:
-    import psutil
-
-    try:
-        return list(root.children(recursive=True))
-    except psutil.NoSuchProcess:
-        return []
+    return bench.Command(
+        name="nnU-Net v2",
+        words=(str(peer / "bin" / "python"), __file__, "--as-reference", str(len(os.sched_getaffinity(0)))),
+        environment={"nnUNet_raw": str(raw.parent), "nnUNet_preprocessed": str(made), "nnUNet_results": str(made.parent / "results")},
+        before=before,
+    )
 
 
 def reference_plans(task: Task, dataset: str) -> dict[str, Any]:
@@ -241,14 +189,10 @@ def be_the_reference(processes: int) -> None:
     DefaultPreprocessor(verbose=False).run(1, "bench", "plans", processes)
 
 
-def _roles() -> Iterator[tuple[str, Any]]:
-    yield "--as-ours", lambda name, raw, work: be_ours(name, Path(raw), Path(work))
-    yield "--as-reference", lambda processes: be_the_reference(int(processes))
-
-
 if __name__ == "__main__":
-    for flag, role in _roles():
-        if sys.argv[1:2] == [flag]:
-            role(*sys.argv[2:])
-            sys.exit(0)
-    sys.exit(main())
+    if sys.argv[1:2] == ["--as-ours"]:
+        be_ours(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
+    elif sys.argv[1:2] == ["--as-reference"]:
+        be_the_reference(int(sys.argv[2]))
+    else:
+        main()
