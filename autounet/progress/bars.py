@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -33,17 +34,23 @@ class Bars:
         mark = "" if style != "done" else ("ok " if self._ascii else "✓ ")
         coding = self._console.encoding
         plain = (mark + visible(text)).encode(coding, "backslashreplace").decode(coding)
-        self._console.print(Text(plain, style=STYLES.get(style, "")))
+        for one in plain.splitlines():
+            # A path is never cut: it may be wanted by the mouse.
+            folded = fill(one, self._console.width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+            self._console.print(Text(folded, style=STYLES.get(style, "")))
 
     def refresh(self, tasks: list[Task], memory_bytes: int) -> None:
-        """The next picture shows these; it is drawn by itself five times a second."""
+        """Draw these; called five times a second."""
         self._tasks = tasks
         self._memory_bytes = memory_bytes or self._memory_bytes
         if tasks and self._live is None:
-            self._live = Live(console=self._console, get_renderable=self._draw, refresh_per_second=5, transient=True)
+            # Progress has a thread that comes by five times a second; a second one of rich's own would outlive it.
+            self._live = Live(console=self._console, get_renderable=self._draw, auto_refresh=False, transient=True)
             self._live.start()
         elif not tasks and self._live is not None:
             self.close()
+        elif self._live is not None:
+            self._live.refresh()
 
     def close(self) -> None:
         """Leave the terminal as it was, cursor shown."""

@@ -18,6 +18,7 @@ from autounet.progress.wording import clock, one_line
 EVENT_SECONDS = 1.0  # a loop of a thousand steps a second must not fill the disk with its log
 RATE_WINDOW_SECONDS = 30.0  # the rate of now; the average of a night hides a disk that just became slow
 STALLED_SECONDS = 300.0
+MOVING_SECONDS = 0.2  # between two pictures of a bar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,8 +229,10 @@ class Progress:
                 self._shown().say(f"{task.name}: {counted}{clock(seconds)}", "done")
 
     def _tick(self) -> None:
-        while not self._closing.wait(1.0):
-            memory = self._voice.memory_bytes() if self._voice.memory_bytes is not None else 0
+        memory, asked = 0, float("-inf")
+        while not self._closing.wait(MOVING_SECONDS if self._voice.bars else 1.0):
+            if self._voice.memory_bytes is not None and time.monotonic() - asked >= 1.0:
+                memory, asked = self._voice.memory_bytes(), time.monotonic()
             with self._lock:
                 if self._closing.is_set():
                     return
