@@ -43,7 +43,7 @@ FAMILY = """
 import os, subprocess, sys, time
 child = (
     "import os, sys, time; from autounet import stop; stop.die_with_parent(int(sys.argv[1]));"
-    "os.write(1, b'%d\\n' % os.getpid()); time.sleep(600)"  # one write: three of them share the pipe
+    "os.write(1, (str(os.getpid()) + chr(10)).encode()); time.sleep(600)"  # one write: three of them share the pipe
 )
 command = [sys.executable, "-c", child, str(os.getpid())]
 children = [subprocess.Popen(command, start_new_session=own) for own in (False, True, True)]
@@ -59,9 +59,12 @@ with stop.handlers():
 def program(text: str, *arguments: object) -> Iterator["subprocess.Popen[str]"]:
     command = [sys.executable, "-c", text, *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as started:
+        end = threading.Timer(30, started.kill)  # a test that waits for a line waits no longer
+        end.start()
         try:
             yield started
         finally:
+            end.cancel()
             started.kill()
 
 
