@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from autounet.data.dataset import Dataset, Problem
 from autounet.data.examined import Examined
-from autounet.data.label_values import unknown_values
+from autounet.data.label_values import LOSSY, ValueCounts, unknown_values
 from autounet.data.layouts.draft import error, note, warning
 from autounet.data.open import name_values
 from autounet.data.record import CaseRecord
@@ -66,8 +66,7 @@ def _labels(dataset: Dataset, seen: Seen) -> tuple[Dataset, list[Problem]]:
     counts = [(c, r.values) for c, r in seen if r.values is not None]
     problems = []
     if not dataset.labels_said:
-        found = Counter(v for _, values in counts for v in values.values if v > 0)
-        _refuse_objects(found, len(counts))
+        _refuse_objects([values for _, values in counts])
         dataset = name_values(dataset, {v for _, values in counts for v in values.values})
     known = {c.value for c in dataset.labels.classes} | ({dataset.labels.ignore} if dataset.labels.ignore is not None else set())
     for case, values in counts:
@@ -83,11 +82,26 @@ def _labels(dataset: Dataset, seen: Seen) -> tuple[Dataset, list[Problem]]:
     return dataset, problems
 
 
-def _refuse_objects(found: Counter[int], cases: int) -> None:
-    """Cells numbered 1 to 300 are no 300 classes."""
-    if cases >= 2 and len(found) >= MANY_VALUES and sum(n < 0.5 * cases for n in found.values()) > 0.5 * len(found):
+def _refuse_objects(counts: list[ValueCounts]) -> None:
+    """Cells numbered 1 to 300 are no 300 classes, and the shades of a lossy format are none either."""
+    foreground = [tuple(v for v in c.values if v > 0) for c in counts]
+    found = Counter(v for values in foreground for v in values)
+    if len(counts) < 2 or len(found) < MANY_VALUES:
+        return
+    voxels: Counter[int] = Counter()
+    for one in counts:
+        voxels.update(dict(zip(one.values, one.voxels, strict=True)))
+    common = sorted(v for v, n in voxels.items() if n > 0.02 * voxels.total())
+    if len(common) <= 4 and sum(voxels[v] for v in common) > (1 - LOSSY) * voxels.total() and max(voxels) == max(common) > len(common):
         raise UserError(
-            f"the label maps hold {len(found)} values, most of them in few cases: they seem to number objects, not classes",
+            f"the label maps hold {len(voxels)} values, but nearly all voxels are {', '.join(map(str, common))}: a lossy format left traces",
+            f'write the true values under [labels] in autounet.toml, say name = {common[-1]}, and nearest = true under [label_values]',
+        )  # fmt: skip
+    numbered = [values == tuple(range(1, len(values) + 1)) for values in foreground]
+    rare = sum(n < 0.5 * len(counts) for n in found.values())
+    if (sum(numbered) > 0.8 * len(counts) and len({len(v) for v in foreground}) > 1) or rare > 0.5 * len(found):
+        raise UserError(
+            f"the label maps hold {len(found)} values, and not the same in every case: they seem to number objects, not classes",
             "set binary = true under [label_values] in autounet.toml to make them one class, or list the classes under [labels]",
         )
 

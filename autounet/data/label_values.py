@@ -11,6 +11,7 @@ from planners.labels import Labels
 
 WHOLE = 1e-3  # a float this close to a whole number is that number
 SHOWN = 8
+LOSSY = 0.3  # of the voxels at most lie beside the true values in a mask that went through a lossy format
 _COMPACT = 1 << 16  # values up to this are counted by index instead of by sorting
 
 
@@ -93,7 +94,7 @@ def unknown_values(counts: ValueCounts, known: list[int], case: str) -> UserErro
     strange = [(v, n) for v, n in zip(counts.values, counts.voxels, strict=True) if v not in set(known)]
     shown = ValueCounts(tuple(v for v, _ in strange), tuple(n for _, n in strange)).text()
     table = ", ".join(map(str, sorted(known)[:20]))
-    few = sum(n for _, n in strange) < 0.05 * max(sum(counts.voxels), 1)
+    few = sum(n for _, n in strange) < LOSSY * max(sum(counts.voxels), 1)
     fix = "add them to the table under [labels] in autounet.toml" + (
         ", or set nearest = true under [label_values] if they are noise of a lossy format" if few and len(strange) > 2 else ""
     )
@@ -105,8 +106,8 @@ def _between(scaled: NDArray[Any], name: str, case: str) -> UserError:
     unique, numbers = np.unique(scaled, return_counts=True)
     odd = np.abs(unique - np.rint(unique)) > WHOLE
     shown = ", ".join(f"{v:.6g} ({n:,} voxels)" for v, n in list(zip(unique[odd], numbers[odd], strict=True))[:SHOWN])
-    for divisor in (255, 127, 100, 65535):
-        if unique.max() <= 65535 / divisor and np.abs(unique * divisor - np.rint(unique * divisor)).max() < 0.02:
+    for divisor in (255, 65535):
+        if unique.max() < 1.01 and np.abs(unique * divisor - np.rint(unique * divisor)).max() < 0.02:
             return UserError(
                 f"{name} holds {shown}: all are n/{divisor}, so scl_slope in its header is 1/{divisor} by accident",
                 f"set scl_slope to 1 in the file, or scale = {divisor} under [label_values] in autounet.toml",
