@@ -43,8 +43,9 @@ def _final(network: nn.Module) -> nn.Conv2d | nn.Conv3d | None:
     if type(network) is not UNet or "forward" in vars(network) or not len(network.decoder.heads):
         return None
     final = network.decoder.heads[-1]
-    plain = isinstance(final, nn.Conv2d | nn.Conv3d) and set(final.kernel_size) == {1} and final.groups == 1
-    return final if plain else None
+    if isinstance(final, nn.Conv2d | nn.Conv3d) and set(final.kernel_size) == {1} and final.groups == 1:
+        return final
+    return None
 
 
 def _bias(final: nn.Conv2d | nn.Conv3d) -> Tensor:

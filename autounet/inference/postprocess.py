@@ -51,8 +51,8 @@ def components(mask_zyx: NDArray[np.bool_]) -> tuple[NDArray[Any], int]:
 
         labelled, count = ndimage.label(mask_zyx, np.ones((3,) * mask_zyx.ndim))
         return labelled, int(count)
-    labelled, count = cc3d.connected_components(np.ascontiguousarray(mask_zyx), connectivity=26, return_N=True)
-    return labelled, int(count)
+    found = cc3d.connected_components(np.ascontiguousarray(mask_zyx), connectivity=26, return_N=True)
+    return np.asarray(found[0]), int(found[1])
 
 
 def bounding_box(mask_zyx: NDArray[np.bool_]) -> tuple[slice, slice, slice] | None:
