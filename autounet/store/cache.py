@@ -9,8 +9,8 @@ from hashlib import blake2b
 from pathlib import Path
 
 from autounet.store import calls
-from autounet.store.digest import Digest, digest_file, tree_files
-from autounet.store.disk import explained
+from autounet.store.digest import Digest, digest_file, tree_files, tree_size
+from autounet.store.disk import explained, filling
 from autounet.store.files import discard_tree, make_folder, part_path, publish_json, remove_tree, sync_folder, sync_tree
 from autounet.store.manifest import entries_from_plain, entries_to_plain
 from autounet.store.strict import read_json
@@ -90,7 +90,7 @@ class Cache:
         kept, freed = frozenset(keep), 0
         for one in self.keys():
             if one not in kept:
-                freed += sum(file.lstat().st_size for file in tree_files(self.path(one)))
+                freed += tree_size(self.path(one))
                 self.discard(one)
         return freed
 
@@ -115,8 +115,9 @@ class Cache:
         try:
             with explained(entry, lambda: 0):
                 calls.mkdir(part, 0o700)
-            fill(part)
-            with explained(entry, lambda: sum(file.lstat().st_size for file in tree_files(part))):
+            with filling(entry, part, lambda: tree_size(part)):
+                fill(part)
+            with explained(entry, lambda: tree_size(part)):
                 files = {file.relative_to(part).as_posix(): digest_file(file) for file in tree_files(part)}
                 publish_json(part / RECORD, {"key": key, **entries_to_plain(files)})
                 sync_tree(part)

@@ -13,6 +13,7 @@ write = os.write
 pwrite = os.pwrite
 fsync = os.fsync
 fchmod = os.fchmod
+chmod = os.chmod
 close = os.close
 replace = os.replace
 link = os.link

@@ -49,6 +49,19 @@ def explained(path: Path, needed: Callable[[], int]) -> Iterator[None]:
         raise _explain(error, path, size) from error
 
 
+@contextmanager
+def filling(path: Path, part: Path, needed: Callable[[], int]) -> Iterator[None]:
+    """The same for a writer of its own that fills the folder `part`; failures of what it reads are left as they are."""
+    try:
+        yield
+    except OSError as error:
+        ours = isinstance(error.filename, str | os.PathLike) and Path(error.filename).is_relative_to(part)
+        if not ours and error.errno not in _FULL:
+            raise
+        with explained(path, needed):
+            raise
+
+
 def _explain(error: OSError, path: Path, needed: int) -> UserError:
     folder, why = path.parent, os.strerror(error.errno) if error.errno else str(error)
     again = "then type the same command again: what is finished is kept"

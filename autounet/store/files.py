@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, cast
 
 from autounet.store import calls
 from autounet.store.digest import Digest, digest_file, digest_tree, tree_files, tree_size
-from autounet.store.disk import explained, free_bytes, human, require_space
+from autounet.store.disk import explained, filling, free_bytes, human, require_space
 from autounet.store.json_text import json_text
 from autounet.store.owner import this_process
 from autounet.store.sink import Sink
@@ -90,7 +90,8 @@ def publish_tree(path: Path, fill: Callable[[Path], object], *, verify: Callable
     try:
         with explained(path, lambda: 0):
             calls.mkdir(part, 0o700)
-        fill(part)
+        with filling(path, part, lambda: tree_size(part)):
+            fill(part)
         with explained(path, lambda: tree_size(part)):
             sync_tree(part)
             digest = digest_tree(part)
@@ -201,7 +202,7 @@ def sync_tree(folder: Path) -> None:
                 calls.close(descriptor)
         sync_folder(Path(place))
     with suppress(PermissionError):
-        folder.chmod(0o777 & ~_umask())
+        calls.chmod(folder, 0o777 & ~_umask())
 
 
 def _move_tree(part: Path, path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from autounet.store import calls
 
-CHANGING = ("open_file", "write", "fsync", "fchmod", "replace", "link", "unlink", "mkdir", "rmdir")
+CHANGING = ("open_file", "write", "fsync", "fchmod", "chmod", "replace", "link", "unlink", "mkdir", "rmdir")
 READING = ("read", "read_into")
 ERRORS = {"enospc": errno.ENOSPC, "eio": errno.EIO, "edquot": errno.EDQUOT}
 KILLS = ("kill", "after", "half", "power_cut", "power_cut_names", "careless_power_cut", "careless_power_cut_names")

@@ -30,7 +30,7 @@ def go_through(place: Path, *kinds: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-@pytest.mark.parametrize("kind", ["kill", "after", "half", "power_cut", "power_cut_names"])
+@pytest.mark.parametrize("kind", ["kill", "half", "power_cut", "power_cut_names"])
 def test_a_run_may_be_killed_at_every_call(kind: str, place: Path) -> None:
     seen = go_through(place, kind)[kind]
     assert seen["problems"] == []

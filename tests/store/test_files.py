@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from autounet.store import calls
+from autounet.store.cache import Cache, key
 from autounet.store.digest import digest_file, digest_tree
 from autounet.store.disk import free_bytes, human, require_space
 from autounet.store.files import make_folder, publish, publish_bytes, publish_json, publish_text, publish_tree
@@ -205,6 +206,13 @@ def test_a_tree_that_fails_leaves_the_old_one_and_nothing_else(tmp_path: Path) -
     assert [n for n in names(tmp_path) if "part" in n] == []
 
 
+def test_what_a_writer_cannot_read_stays_its_own_failure(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        publish_tree(tmp_path / "tree", lambda folder: (tmp_path / "source").read_bytes())
+    with pytest.raises(UserError, match="not written"):
+        publish_tree(tmp_path / "tree", lambda folder: (folder / "not/there").write_bytes(b""))
+
+
 def test_a_tree_holds_no_links(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not written"):
         publish_tree(tmp_path / "tree", lambda folder: (folder / "l").symlink_to("/etc/passwd"))
@@ -303,6 +311,11 @@ def test_a_really_full_disk_keeps_what_was_there(small_disk: Path) -> None:
     with pytest.raises(UserError, match="are free"):
         publish_tree(small_disk / "tree", lambda folder: publish_bytes(folder / "x", b"b" * 150_000))
     assert names(small_disk) == ["a"]
+    with pytest.raises(UserError, match="are free"):  # a writer of its own, as libraries are
+        publish_tree(small_disk / "tree", lambda folder: (folder / "x").write_bytes(b"b" * 150_000))
+    with pytest.raises(UserError, match="are free"):
+        Cache(small_disk / "cache").put(key("x"), lambda folder: (folder / "x").write_bytes(b"b" * 150_000))
+    assert [name for name in names(small_disk) if "part" in name] == []
     publish_bytes(small_disk / "a", b"c" * 80_000)
     assert (small_disk / "a").read_bytes() == b"c" * 80_000
 
