@@ -78,8 +78,11 @@ def to_classes(values_zyx: NDArray[Any], labels: Labels, *, nearest: bool, case:
     if high - low < 1 << 20:
         table = np.full(high - low + 1, -1, np.int16)
         table[np.array(known) - low] = np.arange(len(known))
-        index = values_zyx if low == 0 and values_zyx.dtype.kind == "u" else values_zyx.astype(np.intp) - low
-        found = table[index]
+        if known == list(range(len(known))):  # the usual table; what is in range is then its own number
+            return values_zyx.astype(np.int16)
+        found = np.empty(values_zyx.shape, np.int16)
+        for slice_out, slice_in in zip(found, values_zyx, strict=True):  # an index takes eight bytes a voxel, so one slice at a time
+            slice_out[...] = table[slice_in.astype(np.intp) - low]
     else:
         order = np.argsort(known)
         spots = np.searchsorted(np.array(known)[order], values_zyx).clip(0, len(known) - 1)
