@@ -1,7 +1,6 @@
 """DICOM files on the disk: found, opened with the same care as any other file, and read into plain records without names."""
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
+from autounet.images.guarded import guarded
 from autounet.images.image import ReadOptions
 from autounet.images.source import Named, Source, opened, printable, shown
 from planners.errors import UserError
@@ -111,9 +111,8 @@ def read_file_record(path: Path, options: ReadOptions) -> DicomFile | None:
     with opened(path, options) as source:
         if not _looks_like_dicom(source):
             return None
-        dataset = _read(source, tags=_TAGS)
-        with quiet():
-            return _record(path, source, dataset)
+        with guarded(source, "pydicom"):
+            return _record(path, source, _read(source, tags=_TAGS))
 
 
 @contextmanager
@@ -122,32 +121,22 @@ def dataset_of(path: Path, options: ReadOptions, *, pixels: bool = True) -> Iter
     with opened(path, options) as source:
         if not _looks_like_dicom(source):
             raise source.refuse("is no DICOM file", "remove it, or give it the suffix of what it is")
-        dataset = _read(source, pixels=pixels)
-        with quiet():
-            yield source, dataset
+        with guarded(source, "pydicom"):
+            yield source, _read(source, pixels=pixels)
 
 
 def numbers(source: Source, dataset: Any, name: str, count: int) -> tuple[float, ...] | None:
     """That many finite numbers of a field; None when it is absent or empty."""
-    with quiet():
-        try:
-            value = dataset.get(name)
-            if value is None or (hasattr(value, "__len__") and not len(value)):
-                return None
-            found = tuple(float(v) for v in (value if isinstance(value, Sequence) and not isinstance(value, str) else [value]))
-        except (ValueError, TypeError, OverflowError, ArithmeticError):
-            found = ()
+    value = dataset.get(name)
+    if value is None or (hasattr(value, "__len__") and not len(value)):
+        return None
+    try:
+        found = tuple(float(v) for v in (value if isinstance(value, Sequence) and not isinstance(value, str) else [value]))
+    except (ValueError, TypeError, OverflowError, ArithmeticError):
+        found = ()
     if len(found) != count or not all(map(isfinite, found)):
         raise source.refuse(f"has a {name} that is not {count} numbers", "export the series again")
     return found
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """pydicom's remarks about the spelling of values are no news to a user."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def pydicom() -> Any:
@@ -178,12 +167,7 @@ def _looks_like_dicom(source: Source) -> bool:
 
 
 def _read(source: Source, *, tags: list[str] | None = None, pixels: bool = True) -> Any:
-    library = pydicom()
-    with quiet():
-        try:
-            return library.dcmread(source.file, force=True, specific_tags=tags, stop_before_pixels=tags is not None or not pixels)
-        except Exception as error:  # the library raises whatever the damage leads to
-            raise source.refuse(f"is a damaged DICOM file: {printable(str(error), 120)}", "export the file again") from None
+    return pydicom().dcmread(source.file, force=True, specific_tags=tags, stop_before_pixels=tags is not None or not pixels)
 
 
 def _record(path: Path, source: Source, dataset: Any) -> DicomFile:

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autounet.images.dicom_files import pydicom, quiet
+from autounet.images.dicom_files import pydicom
+from autounet.images.guarded import said
 from autounet.images.source import Source, printable
 
 _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2", "")
@@ -63,20 +64,17 @@ def transfer_syntax(dataset: Any) -> str:
 def decoded(source: Source, dataset: Any, syntax: str) -> NDArray[Any]:
     """The pixels of a compressed transfer syntax, by whatever decoder is installed."""
     library = pydicom()
-    with quiet():
-        try:
-            library.pixels.get_decoder(syntax)
-            return np.asarray(library.pixels.pixel_array(dataset, raw=True))
-        except Exception as error:  # decoders raise whatever the damage leads to
-            name = library.uid.UID(syntax).name if syntax else "unknown"
-            missing = isinstance(error, RuntimeError | NotImplementedError | ImportError)
-            what = "cannot be decoded with what is installed" if missing else f"is damaged ({printable(str(error), 80)})"
-            fix = (
-                "type: pip install pylibjpeg[all] python-gdcm, or export the series uncompressed"
-                if missing
-                else "copy the file again from where it came from"
-            )
-            raise source.refuse(f"has the transfer syntax {printable(name, 80)} ({printable(syntax, 64)}) and {what}", fix) from None
+    try:
+        library.pixels.get_decoder(syntax)
+        return np.asarray(library.pixels.pixel_array(dataset, raw=True))
+    except Exception as error:  # decoders raise whatever the damage leads to
+        name = library.uid.UID(syntax).name if syntax else "unknown"
+        if isinstance(error, RuntimeError | NotImplementedError | ImportError):
+            what = "cannot be decoded with what is installed"
+            fix = "type: pip install pylibjpeg[all] python-gdcm, or export the series uncompressed"
+        else:
+            what, fix = f"is damaged ({said(error)})", "copy the file again from where it came from"
+        raise source.refuse(f"has the transfer syntax {printable(name, 80)} ({printable(syntax, 64)}) and {what}", fix) from None
 
 
 def _without_overlays(dataset: Any, pixels: NDArray[Any]) -> NDArray[Any]:

@@ -31,6 +31,23 @@ SUFFIXES: dict[str, Format] = {
 SUPPORTED = (
     "NIfTI (.nii, .nii.gz, .hdr with .img), MetaImage (.mha, .mhd), NRRD (.nrrd), GIPL (.gipl), PNG, JPEG, BMP, TIFF and DICOM folders"
 )
+_FOREIGN = {
+    ".mgz": "FreeSurfer's format; convert it with mri_convert",
+    ".mgh": "FreeSurfer's format; convert it with mri_convert",
+    ".mnc": "MINC; convert it with mnc2nii",
+    ".par": "Philips PAR/REC; convert it with dcm2niix",
+    ".rec": "Philips PAR/REC; convert it with dcm2niix",
+    ".head": "AFNI's format; convert it with 3dAFNItoNIFTI",
+    ".brik": "AFNI's format; convert it with 3dAFNItoNIFTI",
+    ".brik.gz": "AFNI's format; convert it with 3dAFNItoNIFTI",
+    ".dcm.gz": "a packed DICOM file; unpack it with gunzip",
+    ".gif": "a GIF picture; save it as PNG",
+    ".webp": "a WebP picture; save it as PNG",
+    ".svs": "a slide scanner's format; export the region that is meant as TIFF",
+    ".ndpi": "a slide scanner's format; export the region that is meant as TIFF",
+    ".mrxs": "a slide scanner's format; export the region that is meant as TIFF",
+    ".zip": "an archive; unpack it",
+}
 HEAD = 560  # bytes that tell any of them
 
 _NIFTI_SIZES = (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c", b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
@@ -119,6 +136,11 @@ def required_format(path: Path, options: ReadOptions = DEFAULT) -> Format:
     """The format a file's name promises, or an error that lists what is supported."""
     form = format_of(path)
     if form is None:
+        lower = path.name.lower()
+        for suffix, remedy in _FOREIGN.items():
+            if lower.endswith(suffix):
+                what, _, fix = remedy.partition("; ")
+                raise UserError(f"{shown(path, options.root)} is {what}, which is not read here", f"{fix}, then use one of {SUPPORTED}")
         raise UserError(f"{shown(path, options.root)} has no known image format in its name", f"use {SUPPORTED}")
     return form
 

@@ -2,10 +2,9 @@
 
 import io
 import struct
-import warnings
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,11 @@ from numpy.typing import NDArray
 
 from autounet.images.formats import check_content
 from autounet.images.geometry import Geometry, picture_geometry
+from autounet.images.guarded import guarded
 from autounet.images.image import Format, Header, Image, ImageInfo, ReadOptions
+from autounet.images.png import check_chunks, gray_step
 from autounet.images.source import Source, opened
+from autounet.images.tiff import Pages, check_bits, pages
 from autounet.images.voxels import check_budget, check_possible, made_finite, native
 from planners.errors import UserError
 
@@ -33,85 +35,72 @@ _MODES: dict[str, tuple[int, str]] = {  # channels without alpha, and dtype
     "F": (1, "f4"),
 }
 _EXIF_ORIENTATION = 0x0112
-_BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339
-_PNG_SIGNATURE = 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Opened:
     """A picture whose pixels are not decoded yet."""
 
     picture: Any
     source: Source
-    pages: int
+    pages: Pages
     size: tuple[int, int]  # width and height of the first page
-    channels: int  # alpha not counted
+    colours: int  # alpha not counted
     dtype: np.dtype[Any]
     gray_step: int  # by which Pillow multiplied gray values of 2 or 4 bits
     notes: tuple[str, ...]
 
     @property
-    def geometry(self) -> Geometry:
-        """One slice a page."""
+    def shape(self) -> tuple[int, int, int, int]:
+        """Channels, slices, rows, columns."""
         width, height = self.size
-        flat = picture_geometry((height, width))
-        return Geometry(
-            shape_zyx=(self.pages, height, width),
-            spacing_zyx_mm=flat.spacing_zyx_mm,
-            origin_xyz_mm=flat.origin_xyz_mm,
-            direction=flat.direction,
-            flat=True,
-        )
+        return max(self.colours, self.pages.channels), self.pages.slices, height, width
 
 
 def read_picture_info(path: Path, form: Format, options: ReadOptions) -> ImageInfo:
     """What the header of a picture tells."""
-    with opened(path, options) as source:
+    with opened(path, options) as source, guarded(source, "PIL"):
         found = _open(source, path, form, options)
-        channels = options.channels if options.channels in (1, 3) and found.channels in (1, 3) else found.channels
-        return ImageInfo(
-            geometry=_placed(found, options),
-            channels=channels,
-            dtype=found.dtype,
-            voxel_bytes=channels * int(np.prod(found.geometry.shape_zyx, dtype=object)) * found.dtype.itemsize,
-            format=form,
-            header=_header(form, _placed(found, options)),
-            notes=found.notes,
-        )
+    channels, *shape_zyx = found.shape
+    channels = options.channels if options.channels in (1, 3) and channels in (1, 3) else channels
+    geometry = _placed(found, options)
+    return ImageInfo(
+        geometry=geometry,
+        channels=channels,
+        dtype=found.dtype,
+        voxel_bytes=channels * prod(shape_zyx) * found.dtype.itemsize,
+        format=form,
+        header=_header(form, geometry),
+        notes=found.notes,
+    )
 
 
 def read_picture(path: Path, form: Format, options: ReadOptions) -> Image:
     """A picture (or the pages of a TIFF as slices) with its colours as channels."""
-    with opened(path, options) as source:
+    with opened(path, options) as source, guarded(source, "PIL"):
         found = _open(source, path, form, options)
-        shape = found.geometry.shape_zyx
-        check_budget(source, (found.channels, *shape), found.dtype, options)
+        check_budget(source, found.shape, found.dtype, options)
         if form == "png":
-            _check_png(source)
-        out_czyx = np.empty((found.channels, *shape), found.dtype)
-        notes = list(found.notes)
-        for page in range(found.pages):
-            pixels_yxc = _pixels(found, page)
-            pixels_yxc = _without_alpha(found, pixels_yxc, notes)
-            out_czyx[:, page] = np.moveaxis(pixels_yxc, -1, 0)
-        voxels = _wanted_channels(source, native(out_czyx), options, notes)
-        notes.extend(made_finite(source, voxels, options))
-        geometry = _placed(found, options)
-        return Image(voxels_czyx=voxels, geometry=geometry, header=_header(form, geometry), notes=tuple(notes))
+            check_chunks(source)
+        voxels, notes = _decoded(found)
+        voxels, more = _wanted_channels(source, native(voxels), options)
+        notes += more + made_finite(source, voxels, options)
+    geometry = _placed(found, options)
+    return Image(voxels_czyx=voxels, geometry=geometry, header=_header(form, geometry), notes=(*found.notes, *notes))
 
 
 def encode_picture(name: str, voxels_czyx: NDArray[Any], form: Format) -> Iterator[bytes]:
     """The bytes of a PNG, BMP or TIFF: one or three channels of 8 bits, or one of 16; TIFF also stacks, 32 bits and floats."""
     from PIL import Image as Pillow
 
-    channels, pages = voxels_czyx.shape[:2]
+    channels, slices = voxels_czyx.shape[:2]
     dtype = voxels_czyx.dtype
     plain = {"png": ("u1", "u2"), "bmp": ("u1",), "tiff": ("u1", "u2", "i4", "f4")}[form]
     if dtype.newbyteorder("=").str[1:] not in plain or channels not in (1, 3) or (channels == 3 and dtype != np.uint8):
         raise UserError(f"{name} cannot hold {channels} channels of {dtype}", "choose a name that ends in .nii.gz or .mha")
-    if pages > 1 and form != "tiff":
-        raise UserError(f"{name} cannot hold {pages} slices", "choose a name that ends in .nii.gz, .mha or .tif")
-    frames = [Pillow.fromarray(np.ascontiguousarray(_frame(voxels_czyx[:, page]))) for page in range(pages)]
+    if slices > 1 and form != "tiff":
+        raise UserError(f"{name} cannot hold {slices} slices", "choose a name that ends in .nii.gz, .mha or .tif")
+    frames = [Pillow.fromarray(np.ascontiguousarray(_frame(voxels_czyx[:, page]))) for page in range(slices)]
     out = io.BytesIO()
     if form == "tiff":
         frames[0].save(out, "TIFF", compression="tiff_lzw" if dtype.kind != "f" else None, save_all=True, append_images=frames[1:])
@@ -129,45 +118,42 @@ def _header(form: Format, geometry: Geometry) -> Header:
 
 
 def _placed(found: _Opened, options: ReadOptions) -> Geometry:
-    return found.geometry if options.spacing_zyx_mm is None else found.geometry.with_spacing(options.spacing_zyx_mm)
+    _, z, y, x = found.shape
+    geometry = replace(picture_geometry((y, x)), shape_zyx=(z, y, x))
+    return geometry if options.spacing_zyx_mm is None else geometry.with_spacing(options.spacing_zyx_mm)
 
 
 def _open(source: Source, path: Path, form: Format, options: ReadOptions) -> _Opened:
     start = source.file.read(560) or b""
     check_content(source, start, path, form)
-    gray_step, notes = 1, []
-    if form == "png":
-        gray_step = _png_gray_step(source, start)
+    step = gray_step(source, start) if form == "png" else 1
     source.file.seek(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # remarks about odd metadata; sizes are checked here
-        try:
-            picture = _plugin(form)(source.file)
-        except Exception as error:  # Pillow has no common error for a header it cannot read
-            raise source.refuse(f"has a header that cannot be read: {_said(error)}", "open and save the picture again") from None
-    pages = getattr(picture, "n_frames", 1) if form in ("png", "tiff") else 1
-    if pages > 1 and form == "png":
-        raise source.refuse(f"is an animation of {pages} frames", "save the one frame that is meant")
-    channels, dtype = _kind(source, picture, form, options)
-    check_possible(source, (channels, pages, picture.size[1], picture.size[0]), dtype, options)
-    if form == "png" and picture.mode == "I":
-        dtype = np.dtype(np.uint16)
-    if _exif_turn(picture, form) not in (0, 1):
-        notes.append("its EXIF entry asks viewers to turn it; the pixels are used as stored")
-    return _Opened(picture, source, pages, picture.size, channels, dtype, gray_step, tuple(notes))
+    picture = _plugin(form)(source.file)
+    size, colours, dtype = picture.size, *_kind(source, picture, form, options)
+    count = picture.n_frames if form in ("png", "tiff") else 1
+    order = Pages(1, 1)
+    if form == "tiff":
+        check_bits(source, picture, colours)
+        order = pages(source, picture, count)
+        if order.channels > 1 and colours > 1:
+            raise source.refuse(f"holds {order.channels} channels of {colours} colours", "save each channel as one gray TIFF")
+    elif count > 1:
+        raise source.refuse(f"is an animation of {count} frames", "save the one frame that is meant")
+    notes = ("its EXIF entry asks viewers to turn it; the pixels are used as stored",) if _asks_to_be_turned(picture, form) else ()
+    found = _Opened(picture=picture, source=source, pages=order, size=size, colours=colours, dtype=dtype, gray_step=step, notes=notes)
+    check_possible(source, found.shape, dtype, options)
+    return found
 
 
-def _exif_turn(picture: Any, form: Format) -> int:
+def _asks_to_be_turned(picture: Any, form: Format) -> bool:
     from PIL import Image as Pillow
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            # Of a PNG only what stands before its pixels: its own method would decode them to look behind.
-            entries = Pillow.Image.getexif(picture) if form == "png" else picture.getexif()
-            return int(entries.get(_EXIF_ORIENTATION, 1))
-        except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
-            return 1
+    try:
+        # Of a PNG only what stands before its pixels: its own method would decode them to look behind.
+        entries = Pillow.Image.getexif(picture) if form == "png" else picture.getexif()
+        return int(entries.get(_EXIF_ORIENTATION, 1)) not in (0, 1)
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
+        return False  # a remark for viewers that cannot be read asks for nothing
 
 
 def _plugin(form: Format) -> Any:
@@ -183,39 +169,44 @@ def _plugin(form: Format) -> Any:
 
 
 def _kind(source: Source, picture: Any, form: Format, options: ReadOptions) -> tuple[int, np.dtype[Any]]:
+    """Colours (alpha not counted) and number type."""
+    if picture.mode == "P" and options.palette_indices:
+        return 1, np.dtype(np.uint8)
     if picture.mode in ("P", "PA"):
-        if options.palette_indices and picture.mode == "P":
-            return 1, np.dtype(np.uint8)
         raise source.refuse(
             "stores its colours in a palette",
             "save it as gray or RGB, or pass --palette-indices if the numbers behind the colours are meant",
         )
     if picture.mode not in _MODES:
         raise source.refuse(f"has the colour mode {picture.mode}", "save it as gray or RGB")
-    channels, kind = _MODES[picture.mode]
-    if form == "tiff":
-        bits = picture.tag_v2.get(_BITS_PER_SAMPLE, (1,))
-        signed = 2 in np.atleast_1d(picture.tag_v2.get(_SAMPLE_FORMAT, 1)) and picture.mode in ("L", "I;16", "I;16B", "RGB")
-        if (max(np.atleast_1d(bits)) > 8 and channels == 3) or signed:
-            raise source.refuse(f"has {channels} channels of {max(np.atleast_1d(bits))} bits", "save each channel as one 16-bit gray TIFF")
-    return channels, np.dtype(kind)
+    colours, kind = _MODES[picture.mode]
+    return colours, np.dtype("u2" if form == "png" and kind == "i4" else kind)  # older Pillows widen 16 bits
+
+
+def _decoded(found: _Opened) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """All pages as (channels, z, y, x), and what was left out."""
+    out_czyx = np.empty(found.shape, found.dtype)
+    notes: list[str] = []
+    for page in range(found.pages.channels * found.pages.slices):
+        pixels_yxc = _pixels(found, page)
+        if pixels_yxc.shape[-1] > found.colours:
+            notes.append(_check_alpha(found.source, pixels_yxc[..., -1]))
+        z, channel = divmod(page, found.pages.channels)
+        target = slice(None) if found.colours > 1 else slice(channel, channel + 1)
+        out_czyx[target, z] = np.moveaxis(pixels_yxc[..., : found.colours], -1, 0)
+    return out_czyx, tuple(dict.fromkeys(notes))
 
 
 def _pixels(found: _Opened, page: int) -> NDArray[Any]:
     """One page as (y, x, channels with alpha)."""
     picture = found.picture
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if found.pages > 1:
-                picture.seek(page)
-                if (picture.size, _MODES.get(picture.mode, (0,))[0]) != (found.size, found.channels):
-                    raise found.source.refuse(
-                        f"has pages of different kinds: page {page + 1} is {picture.size[0]} x {picture.size[1]}", "save pages of one size"
-                    )
-            pixels = np.asarray(picture)
-    except (OSError, SyntaxError, ValueError, EOFError, zlib.error, MemoryError) as error:
-        raise found.source.refuse(f"is damaged: {_said(error)}", "copy the file again from where it came from") from None
+    if page or found.pages.slices * found.pages.channels > 1:
+        picture.seek(page)
+        if (picture.size, _MODES.get(picture.mode, (0,))[0]) != (found.size, found.colours):
+            raise found.source.refuse(
+                f"has pages of different kinds: page {page + 1} is {picture.size[0]} x {picture.size[1]}", "save pages of one size and kind"
+            )
+    pixels = np.asarray(picture)
     if pixels.dtype == np.bool_:
         pixels = pixels.astype(np.uint8)
     if found.gray_step > 1:
@@ -223,65 +214,21 @@ def _pixels(found: _Opened, page: int) -> NDArray[Any]:
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def _without_alpha(found: _Opened, pixels_yxc: NDArray[Any], notes: list[str]) -> NDArray[Any]:
-    if pixels_yxc.shape[-1] == found.channels:
-        return pixels_yxc
-    alpha = pixels_yxc[..., -1]
-    if alpha.min() != alpha.max():
-        raise found.source.refuse(
-            f"is partly transparent: its alpha channel runs from {alpha.min()} to {alpha.max()}", "save it without an alpha channel"
-        )
-    if (note := f"its alpha channel is {alpha.max()} everywhere and was left out") not in notes:
-        notes.append(note)
-    return pixels_yxc[..., :-1]
+def _check_alpha(source: Source, alpha_yx: NDArray[Any]) -> str:
+    low, high = int(alpha_yx.min()), int(alpha_yx.max())
+    if low != high:
+        raise source.refuse(f"is partly transparent: its alpha channel runs from {low} to {high}", "save it without an alpha channel")
+    return f"its alpha channel is {high} everywhere and was left out"
 
 
-def _wanted_channels(source: Source, voxels_czyx: NDArray[Any], options: ReadOptions, notes: list[str]) -> NDArray[Any]:
+def _wanted_channels(source: Source, voxels_czyx: NDArray[Any], options: ReadOptions) -> tuple[NDArray[Any], tuple[str, ...]]:
     """Gray stored as colour becomes one channel, and the reverse, when the user declared so; real colour is never dropped."""
     count, wanted = len(voxels_czyx), options.channels
     if wanted is None or wanted == count:
-        return voxels_czyx
+        return voxels_czyx, ()
     if (count, wanted) == (1, 3):
-        notes.append("gray, taken as three equal colours")
-        return np.repeat(voxels_czyx, 3, axis=0)
+        return np.repeat(voxels_czyx, 3, axis=0), ("gray, taken as three equal colours",)
     if (count, wanted) == (3, 1) and (voxels_czyx == voxels_czyx[:1]).all():
-        notes.append("gray stored as three equal colours")
-        return voxels_czyx[:1].copy()
-    raise source.refuse(
-        f"has {count} channels, {wanted} {'is' if wanted == 1 else 'are'} expected", f"save it with {wanted}, or declare {count}"
-    )
-
-
-def _png_gray_step(source: Source, start: bytes) -> int:
-    """By what Pillow multiplies gray values of few bits; labels need the values as stored."""
-    if len(start) < 33 or start[12:16] != b"IHDR":
-        raise source.refuse("has no PNG header", "open and save the picture again")
-    bits, colour = start[24], start[25]
-    if bits == 16 and colour not in (0,):
-        raise source.refuse("has colours of 16 bits, which would lose their lower half", "save each channel as one 16-bit gray PNG")
-    return {2: 85, 4: 17}.get(bits, 1) if colour == 0 else 1
-
-
-def _check_png(source: Source) -> None:
-    """Walk the chunks and compare their checksums, which Pillow does not for pixels."""
-    position = _PNG_SIGNATURE
-    while True:
-        source.file.seek(position)
-        head = source.file.read(8) or b""
-        if len(head) < 8:
-            raise source.refuse("ends before its last chunk, so it was cut", "copy the file again from where it came from")
-        length, kind = struct.unpack(">I4s", head)
-        if position + 12 + length > source.size:
-            raise source.refuse(f"holds {source.size:,} of {position + 12 + length:,} bytes", "copy the file again, it was cut")
-        found, left = zlib.crc32(kind), length
-        while left and (block := source.file.read(min(left, 1 << 20))):
-            found, left = zlib.crc32(block, found), left - len(block)
-        if found != int.from_bytes(source.file.read(4) or b"", "big"):
-            raise source.refuse(f"is damaged: the checksum of its {kind.decode('latin1')!r} chunk is wrong", "copy the file again")
-        position += 12 + length
-        if kind == b"IEND":
-            return
-
-
-def _said(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
+        return voxels_czyx[:1].copy(), ("gray stored as three equal colours",)
+    expected = f"{wanted} {'is' if wanted == 1 else 'are'} expected"
+    raise source.refuse(f"has {count} channels, {expected}", f"save it with {wanted}, or declare {count}")
