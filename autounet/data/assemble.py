@@ -48,6 +48,14 @@ def assemble(draft: Draft, config: Config, folder_name: str) -> Assembled:
     return Assembled(tuple(sorted(cases, key=lambda c: c.id)), channels, names, tuple(problems))
 
 
+def with_declared_channels(draft: Draft, config: Config) -> Draft:
+    """Several channels named in autounet.toml, and one file a case: the channels lie in that file."""
+    count = len(config.channels)
+    if count < 2 or any(len(c.images) != 1 for c in draft.cases):
+        return draft
+    return replace(draft, in_one_file=True, channel_keys=tuple(f"{c:04d}" for c in range(count)), channel_names=())
+
+
 def _case(drafted: DraftCase, keys: tuple[str, ...], names: tuple[str, ...], config: Config, *, in_one_file: bool) -> Case:
     case_id = safe_id(drafted.key)
     files = dict(drafted.images)

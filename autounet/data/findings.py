@@ -94,7 +94,7 @@ def _refuse_objects(counts: list[ValueCounts]) -> None:
     common = sorted(v for v, n in voxels.items() if n > 0.02 * voxels.total())
     if len(common) <= 4 and sum(voxels[v] for v in common) > (1 - LOSSY) * voxels.total() and max(voxels) == max(common) > len(common):
         raise UserError(
-            f"the label maps hold {len(voxels)} values, but nearly all voxels are {', '.join(map(str, common))}: a lossy format left traces",
+            f"the label maps hold {len(voxels)} values, but nearly all are {', '.join(map(str, common))}: a lossy format left traces",
             f'write the true values under [labels] in autounet.toml, say name = {common[-1]}, and nearest = true under [label_values]',
         )  # fmt: skip
     numbered = [values == tuple(range(1, len(values) + 1)) for values in foreground]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autounet.data.assemble import assemble
+from autounet.data.assemble import assemble, with_declared_channels
 from autounet.data.config import Config, find_config, read_config
 from autounet.data.dataset import Case, Dataset, Problem
 from autounet.data.headers import in_threads, with_headers
@@ -54,6 +54,7 @@ def understand(path: Path, *, layout: str | None = None, config: Path | None = N
     draft = LAYOUTS[chosen].index(listing, said)
     if not draft.cases:
         raise _nothing(listing)
+    draft = with_declared_channels(draft, said)
     assembled = assemble(draft, said, f"{listing.root.name} {_common_folder(draft)}")
     labels = (
         said.labels

@@ -16,6 +16,7 @@ from planners.errors import UserError
 SPLITS_SCHEMA = 1
 NNUNET_SEED = 12345
 LEAVE_ONE_OUT_BELOW = 5  # groups
+EXCHANGES = 20_000  # tried at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +46,18 @@ class Content:
 
 
 def make_splits(
-    dataset: Dataset, count: int = 5, seed: int = NNUNET_SEED, *, content: Mapping[str, Content] | None = None, rule: str = "grouped"
+    dataset: Dataset,
+    count: int = 5,
+    seed: int = NNUNET_SEED,
+    *,
+    content: Mapping[str, Content] | None = None,
+    keep: Splits | None = None,
+    rule: str = "grouped",
 ) -> Splits:
-    """Folds by patient, each with its share of every class; `rule="nnunet"` gives the reference's own folds."""
+    """Folds by patient, each with its share of every class; `rule="nnunet"` gives the reference's own folds.
+
+    With `keep`, patients stay in the folds that they had there and only new ones are placed.
+    """
     cases = dataset.training
     if not cases:
         raise UserError("no case has a label, so there is nothing to train on", "add masks, and run `autounet check` again")
@@ -71,7 +81,7 @@ def make_splits(
     if count == 0 or len(groups) < LEAVE_ONE_OUT_BELOW:
         parts = [[g] for g in sorted(groups)]
         return Splits(rule="leave_one_out", seed=seed, folds=_folds(parts, groups))
-    return Splits(rule=rule, seed=seed, folds=_folds(_balanced(groups, count, seed, content or {}), groups))
+    return Splits(rule=rule, seed=seed, folds=_folds(_balanced(groups, _Wanted(count, seed, content or {}, keep)), groups))
 
 
 def write_splits(path: Path, splits: Splits) -> None:
@@ -164,29 +174,73 @@ def _folds(parts: list[list[str]], groups: Mapping[str, tuple[Case, ...]]) -> tu
     return tuple(folds)
 
 
-def _balanced(groups: Mapping[str, tuple[Case, ...]], count: int, seed: int, content: Mapping[str, Content]) -> list[list[str]]:
-    """Greedy: the group whose classes are rarest first, into the fold that lacks them most.
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    count: int
+    seed: int
+    content: Mapping[str, Content]
+    keep: Splits | None
+
+
+def _balanced(groups: Mapping[str, tuple[Case, ...]], wanted: _Wanted) -> list[list[str]]:
+    """Greedy: the group whose classes are rarest or largest first, into the fold that lacks them most; then exchanges that even out.
 
     A group's amounts are its number of cases, for each class the cases that have it, and its volume, and one for its stratum.
     """
-    names = sorted({k for c in content.values() for k, v in c.volumes_ml.items() if v > 0})
+    names = sorted({k for c in wanted.content.values() for k, v in c.volumes_ml.items() if v > 0})
     strata = sorted({c.stratum for members in groups.values() for c in members})
-    amounts = {g: _amounts(members, names, strata, content) for g, members in groups.items()}
+    amounts = {g: _amounts(members, names, strata, wanted.content) for g, members in groups.items()}
     total = sum(amounts.values())
-    share = np.where(total > 0, total, 1) / count
-    weight = np.ones_like(share)
-    weight[0] = 3.0  # equal sizes matter more than any one class
-    weight[1 : 1 + len(names)] = 2.0
-    # Ties are broken by a number that depends on the group's name alone, so a new case at the end moves no other by chance.
-    order = sorted(groups, key=lambda g: (-float((amounts[g] / share).max()), _lot(g, seed)))
-    filled, parts = np.zeros((count, len(share))), list[list[str]]([] for _ in range(count))
+    share = np.where(total > 0, total, 1) / wanted.count
+    weight = np.concatenate([[3.0], np.full(len(names), 2.0), np.ones(len(names) + len(strata))])  # equal sizes matter most
+    scaled = {g: np.sqrt(weight) * a / share for g, a in amounts.items()}
+    filled, parts, kept = _kept(groups, scaled, wanted)
+    # Ties are broken by a number that depends on the group's name alone, never on the order of files.
+    order = sorted(set(groups) - kept, key=lambda g: (-float((amounts[g] / share).max()), _lot(g, wanted.seed)))
     for group in order:
-        after = (filled + amounts[group]) / share
-        cost = (weight * (after**2 - (filled / share) ** 2)).sum(axis=1)
-        fold = min(range(count), key=lambda k: (round(float(cost[k]), 9), k))
-        filled[fold] += amounts[group]
+        cost = ((filled + scaled[group]) ** 2 - filled**2).sum(axis=1)
+        fold = min(range(wanted.count), key=lambda k: (round(float(cost[k]), 9), k))
+        filled[fold] += scaled[group]
         parts[fold].append(group)
+    if not kept:
+        _even_out(parts, filled, scaled, wanted.seed)
     return parts
+
+
+def _kept(
+    groups: Mapping[str, tuple[Case, ...]], scaled: Mapping[str, NDArray[np.float64]], wanted: _Wanted
+) -> tuple[NDArray[np.float64], list[list[str]], set[str]]:
+    """Folds as they were before, with the groups that are still there."""
+    width = len(next(iter(scaled.values())))
+    filled, parts = np.zeros((wanted.count, width)), list[list[str]]([] for _ in range(wanted.count))
+    keep = wanted.keep
+    if keep is None or keep.rule != "grouped" or len(keep.folds) != wanted.count or keep.seed != wanted.seed:
+        return filled, parts, set()
+    owner = {c.id: g for g, members in groups.items() for c in members}
+    kept: set[str] = set()
+    for number, fold in enumerate(keep.folds):
+        for group in sorted({owner[i] for i in fold.validation if i in owner} - kept):
+            kept.add(group)
+            parts[number].append(group)
+            filled[number] += scaled[group]
+    return filled, parts, kept
+
+
+def _even_out(parts: list[list[str]], filled: NDArray[np.float64], scaled: Mapping[str, NDArray[np.float64]], seed: int) -> None:
+    """Exchange groups of two folds where that brings both nearer to their share."""
+    rng = generator(seed, "folds", "exchange")
+    trials = min(EXCHANGES, 40 * sum(map(len, parts)))
+    for _ in range(trials):
+        a, b = rng.choice(len(parts), 2, replace=False)
+        if not parts[a] or not parts[b]:
+            continue
+        i, j = int(rng.integers(len(parts[a]))), int(rng.integers(len(parts[b])))
+        change = scaled[parts[b][j]] - scaled[parts[a][i]]
+        # Sum of squares after the exchange less before it.
+        if float(2 * (change * (filled[a] - filled[b] + change)).sum()) < -1e-9:
+            filled[a] += change
+            filled[b] -= change
+            parts[a][i], parts[b][j] = parts[b][j], parts[a][i]
 
 
 def _amounts(members: tuple[Case, ...], names: list[str], strata: list[str], content: Mapping[str, Content]) -> NDArray[np.float64]:

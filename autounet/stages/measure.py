@@ -3,9 +3,9 @@
 from autounet.data.dataset import Dataset
 from autounet.data.examined import examine_all
 from autounet.data.fingerprint import contents, fingerprint_of
-from autounet.data.splits import Content, make_splits, read_splits, untouched, write_splits
+from autounet.data.splits import Content, Splits, make_splits, read_splits, untouched, write_splits
 from autounet.job import Job
-from autounet.store.strict import write_value
+from autounet.store.strict import read_value, write_value
 from planners.errors import UserError
 from planners.fingerprint import Fingerprint
 
@@ -31,4 +31,5 @@ def _splits(dataset: Dataset, job: Job, content: dict[str, Content], folds: int)
     if path.exists() and not untouched(path):
         read_splits(path, dataset)
         return
-    write_splits(path, make_splits(dataset, folds, content=content))
+    before = read_value(path, Splits) if path.exists() else None
+    write_splits(path, make_splits(dataset, folds, content=content, keep=before))
