@@ -1,0 +1,65 @@
+"""The documentation names only what exists, and its commands run."""
+
+import re
+import shlex
+import subprocess
+import sys
+from functools import reduce
+from pathlib import Path
+
+import pytest
+
+from autounet.cli import main
+from autounet.cli.app import app
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+COMMAND = re.compile(r"(?<![\w/.-])autounet ([a-z]+)((?: [^\n`|#]*)?)")
+NOT_VERBS = {"import", "export", "answers"}  # promised for later, or words of a sentence
+
+
+def _commands(page: Path) -> list[tuple[str, list[str]]]:
+    code = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL) + re.findall(
+        r"`(autounet [^`\n]+)`", page.read_text(encoding="utf-8")
+    )
+    return [(m[1], re.findall(r"--[a-z-]+", m[2])) for block in code for m in COMMAND.finditer(block) if m[1] not in NOT_VERBS]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(REPOSITORY).as_posix())
+def test_every_command_named_has_a_verb_and_flags_that_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for verb, flags in _commands(page):
+        assert verb in app, f"{page.name} names the verb {verb}"
+        if flags:
+            main([verb, "--help"])
+            text = capsys.readouterr().out
+            assert [flag for flag in flags if flag not in text and flag != "--help"] == [], f"{page.name}: autounet {verb}"
+
+
+def test_the_search_sees_commands() -> None:
+    assert ("demo", ["--kind", "--cases", "--folder", "--data-only"]) in _commands(REPOSITORY / "docs" / "tutorial.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(REPOSITORY).as_posix())
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_exit_code_is_on_its_page() -> None:
+    from autounet.cli import failure
+
+    page = (REPOSITORY / "docs" / "reference" / "exit-codes.md").read_text(encoding="utf-8")
+    codes = {failure.DONE, failure.BUG, failure.USAGE, failure.SOME_FAILED, failure.USER, failure.STOPPED}
+    assert {int(n) for n in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)} == codes
+
+
+@pytest.mark.slow
+def test_the_tutorial_works_when_typed(tmp_path: Path) -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", (REPOSITORY / "docs" / "tutorial.md").read_text(encoding="utf-8"), re.DOTALL)
+    quick = {"--cases 10": "--cases 6 --size 32", "--time 5m": "--iterations 4 --folds 0 --threads 1"}
+    for line in "".join(blocks).splitlines():
+        words = shlex.split(reduce(lambda text, pair: text.replace(*pair), quick.items(), line))
+        done = subprocess.run([sys.executable, "-m", *words], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600)
+        assert done.returncode == 0, f"{line}\n{done.stderr[-3000:]}"
+    assert (tmp_path / "phantoms.autounet" / "report" / "index.html").exists()
+    assert len(list((tmp_path / "masks").glob("*.nii.gz"))) + len(list((tmp_path / "masks").glob("*.mha"))) == 6
