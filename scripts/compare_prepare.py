@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Prepared arrays beside the reference's, from the same plan: how far apart images and labels are.
 
-usage: compare_prepare.py --peer VENV [--data FOLDER] [--cases N] [--ct EDGE]
+usage: compare_prepare.py --peer VENV [--data FOLDER] [--cases N] [--ct EDGE] [--golden FILE]
 VENV is a virtual environment with nnunetv2; FOLDER holds hippocampus_msd and brats2013_flair_t1c (left out when absent).
+--golden only writes what the reference makes of some small made-up volumes, for tests/arrays/test_reference.py.
 Exit code 1 when an image differs by more than 1e-4 of its range or fewer than 99.95 % of a label's voxels agree.
 """
 
@@ -57,7 +58,11 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[1].parent / "shared" / "data")
     parser.add_argument("--cases", type=int, default=100)
     parser.add_argument("--ct", type=int, default=200, help="in-plane edge of the CT phantom; 512 is the full size")
+    parser.add_argument("--golden", type=Path)
     wishes = parser.parse_args()
+    if wishes.golden:
+        write_golden(wishes.golden, wishes.peer)
+        return 0
     rows = []
     print(f"{'recipe':24} {'cases':>5} {'worst image difference':>24} {'worst label agreement':>22}")
     for recipe, cases in recipes(wishes.data, wishes.cases, wishes.ct):
@@ -122,19 +127,62 @@ def ct_phantom(edge: int, slice_mm: float | None) -> tuple[np.ndarray, np.ndarra
     return made.image_czyx, made.label_zyx.astype(np.int16), (slice_mm or z, y, x)
 
 
+def golden_recipes() -> Iterator[Recipe]:
+    """Small, and one of each kind: up and down, thick and even, masked, turned, flat."""
+    yield Recipe("up", (0.8, 0.7, 0.9), ("zscore",))
+    yield Recipe("down", (1.7, 1.3, 2.1), ("rescale",))
+    yield Recipe("thick", (0.9, 0.25, 0.2), ("ct",), statistics=(20.0, 90.0, 50.0, 15.0), axis_order=(1, 0, 2))
+    yield Recipe("masked", (0.9, 1.2, 0.8), ("zscore", "zscore"), mask_outside=True)
+    yield Recipe("flat", (1.0, 0.8, 1.3), ("none",), dimensions=2)
+
+
+def golden_volume(recipe: Recipe) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+    """Noise and blocks of labels in a box, or in a ball with a hole where a mask is asked for; nothing around it.
+
+    Where nobody asks for a mask, the reference still lets "outside" compete with background for the voxels between,
+    and on volumes as small as these that is visible; a box has no voxels between.
+    """
+    rng, shape = np.random.default_rng(4), (9, 12, 11)
+    z, y, x = (i - (n - 1) / 2 for i, n in zip(np.indices(shape), shape, strict=True))
+    inside = (np.abs(z) < 4) & (np.abs(y) < 5) & (np.abs(x) < 5)
+    if recipe.mask_outside:
+        inside = (z**2 + y**2 + x**2 < 4.4**2) & (z**2 + y**2 + x**2 > 1)
+    image = (rng.normal(60, 20, (len(recipe.schemes), *shape)).clip(1, 200) * inside).astype(np.int16)
+    label = (rng.integers(0, 3, (3, 4, 4)).repeat(3, 0).repeat(3, 1).repeat(3, 2)[:9, :12, :11] * inside).astype(np.int16)
+    return image, label, (3.5, 1.0, 1.0) if recipe.name == "thick" else (1.0, 1.0, 1.0)
+
+
+def write_golden(path: Path, peer: Path) -> None:
+    kept = {}
+    for recipe in golden_recipes():
+        image, label, spacing = golden_volume(recipe)
+        with tempfile.TemporaryDirectory() as scratch:
+            theirs_image, theirs_label = reference(recipe, [("x", lambda v=(image, label, spacing): v)], peer, Path(scratch))["x"]
+        kept |= {f"{recipe.name} image in": image, f"{recipe.name} label in": label, f"{recipe.name} spacing": np.array(spacing)}
+        kept |= {f"{recipe.name} image": theirs_image, f"{recipe.name} label": theirs_label}
+    np.savez_compressed(path, **kept)
+
+
+def reference(recipe: Recipe, cases: list[tuple[str, Any]], peer: Path, folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """What the reference makes of the cases, in one process for all of them."""
+    (folder / "recipe.json").write_text(json.dumps(asdict(recipe)))
+    for name, load in cases:
+        image_czyx, label_zyx, spacing = load()
+        np.savez(folder / f"{name}.npz", image=image_czyx, label=label_zyx, spacing=spacing)
+    subprocess.run([peer / "bin" / "python", "-W", "ignore", __file__, "--as-reference", folder], check=True, capture_output=True)
+    made = {}
+    for name, _ in cases:
+        with np.load(folder / f"{name}.reference.npz") as theirs:
+            made[name] = theirs["image"], theirs["label"]
+    return made
+
+
 def compare(recipe: Recipe, cases: list[tuple[str, Any]], peer: Path) -> Iterator[Row]:
-    """Both on every case; the reference in one process of its own for all of them."""
+    """Both on every case."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        (folder / "recipe.json").write_text(json.dumps(asdict(recipe)))
-        for name, load in cases:
-            image_czyx, label_zyx, spacing = load()
-            np.savez(folder / f"{name}.npz", image=image_czyx, label=label_zyx, spacing=spacing)
-        subprocess.run([peer / "bin" / "python", "-W", "ignore", __file__, "--as-reference", folder], check=True, capture_output=True)
-        for name, _ in cases:
-            with np.load(folder / f"{name}.npz") as raw, np.load(folder / f"{name}.reference.npz") as theirs:
+        for name, (their_image, their_label) in reference(recipe, cases, peer, Path(scratch)).items():
+            with np.load(Path(scratch) / f"{name}.npz") as raw:
                 image, label = ours(recipe, raw["image"], raw["label"], tuple(float(s) for s in raw["spacing"]))
-                their_image, their_label = theirs["image"], theirs["label"]
             assert image.shape == their_image.shape, f"{name}: {image.shape} and {their_image.shape}"
             if not recipe.mask_outside:  # then nobody reads where outside is, and we do not look for it
                 their_label = np.maximum(their_label, 0)
@@ -218,6 +266,7 @@ def be_the_reference(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     if sys.argv[1:2] == ["--as-reference"]:
         be_the_reference(Path(sys.argv[2]))
     else:

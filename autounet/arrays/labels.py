@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autounet.arrays.spline import linear, nearest
+from planners.errors import UserError
 from planners.fingerprint import Triple
 
 Labels = NDArray[Any]
@@ -38,7 +39,9 @@ class AxisNeighbours:
 
 
 def axis_neighbours(size_in: int, size_out: int, order: int) -> AxisNeighbours:
-    """Order 1 mixes two neighbours, order 0 takes the nearest."""
+    """Order 1 mixes two neighbours, order 0 takes the nearest; a higher one would give shares below zero."""
+    if order not in (0, 1):
+        raise UserError(f"label maps cannot be resampled with order {order}", "set label_order to 1, or to 0 for the nearest voxel")
     near = nearest(size_in, size_out)
     if order == 0 or size_in == size_out:
         return AxisNeighbours(near, near, np.zeros(size_out, np.float32), near)

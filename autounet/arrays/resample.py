@@ -7,7 +7,7 @@ Memory is one window of slices, whatever the length of the volume.
 
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Any, Literal
 
@@ -127,9 +127,9 @@ class Stream:
     def __init__(
         self, source: Source, resizes: tuple[AxisResize, AxisResize, AxisResize], limits: Limits | None, *, pool: Executor, threads: int
     ) -> None:
-        self._source, self._first, self._limits, self._pool, self._threads = source, resizes[0], limits, pool, threads
-        self._before, self._after = cheapest_order(resizes)
-        self._resizes = resizes
+        self._resizes, self._limits, self._pool, self._threads = resizes, limits, pool, threads
+        self._first, self._source = _wanted_slices(resizes[0], source)
+        self._before, self._after = cheapest_order((self._first, *resizes[1:]))
         shape = [resize.size_in for resize in resizes]
         for resize in self._before:
             shape[resize.axis] = resize.size_out
@@ -239,6 +239,18 @@ def cheapest_order(resizes: tuple[AxisResize, ...]) -> tuple[tuple[AxisResize, .
     at = best.index(resizes[0])
     busy = [tuple(r for r in part if r.kind != "same") for part in (best[:at], best[at + 1 :])]
     return busy[0], busy[1]
+
+
+def _wanted_slices(first: AxisResize, source: Source) -> tuple[AxisResize, Source]:
+    """Leave out the slices that a gathered first axis skips, before any work is done on them."""
+    wanted = np.unique(first.index)
+    if first.kind != "gather" or len(wanted) == first.size_in:
+        return first, source
+
+    def picked(start: int, stop: int) -> Block:
+        return np.concatenate([source(z, z + 1) for z in wanted[start:stop].tolist()])
+
+    return replace(first, size_in=len(wanted), index=np.searchsorted(wanted, first.index)), picked
 
 
 def _in_plane(block: Block, resizes: tuple[AxisResize, ...], out: Block) -> None:

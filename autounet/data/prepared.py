@@ -219,8 +219,8 @@ def _write_label(label: Any, case: CaseOnGrid, chunk_rows: int, pool: Executor, 
 
 
 def chunk_shape(shape_zyx: Triple, grain_zyx: Triple) -> Triple:
-    """About the grain, but equal parts of each axis: a last chunk that is mostly padding is packed and read like a full one."""
-    parts = [max(1, round(size / grain)) for size, grain in zip(shape_zyx, grain_zyx, strict=True)]
+    """The grain or up to twice as much, but equal parts of each axis: a last chunk that is mostly padding is packed and read like a full one."""
+    parts = [max(1, size // grain) for size, grain in zip(shape_zyx, grain_zyx, strict=True)]
     while True:
         z, y, x = (-(-size // part) for size, part in zip(shape_zyx, parts, strict=True))
         if z * y * x <= CHUNK_VOXELS:

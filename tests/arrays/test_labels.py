@@ -7,6 +7,7 @@ from skimage.transform import resize
 
 from autounet.arrays.labels import resample_labels
 from autounet.arrays.resample import resample_image
+from planners.errors import UserError
 
 shapes = st.tuples(*[st.integers(1, 24)] * 3)
 
@@ -74,6 +75,11 @@ def test_order_zero_is_the_nearest_voxel():
     label = blobs((9, 14, 11), 6)
     expected = resize(label.astype(float), (13, 7, 20), 0, mode="edge", anti_aliasing=False)
     assert_array_equal(resample_labels(label, (13, 7, 20), (0, 0, 0)), expected)
+
+
+def test_a_cubic_has_no_shares():
+    with pytest.raises(UserError, match="order 3"):
+        resample_labels(blobs((4, 4, 4), 2), (5, 5, 5), (3, 3, 3))
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.int64])

@@ -107,6 +107,22 @@ def test_a_stream_reads_every_slice_once_and_holds_a_window_of_them():
         assert len(stream._ring) < 100
 
 
+def test_slices_that_the_nearest_rule_skips_are_never_read():
+    image, read = noise((40, 8, 8)), []
+
+    def source(start, stop):
+        read.extend(range(start, stop))
+        return image[start:stop].copy()
+
+    with ThreadPoolExecutor(1) as pool:
+        stream = Stream(source, axis_resizes(image.shape, (8, 12, 12), (0, 3, 3)), limits_of(image, (0, 3, 3)), pool=pool, threads=1)
+        out = np.empty((8, 12, 12), np.float32)
+        stream.rows(0, 5, out[:5])
+        stream.rows(5, 8, out[5:])
+    assert read == [2, 7, 12, 17, 22, 27, 32, 37]
+    assert_allclose(out, resample_image(image[read][None], (8, 12, 12), (0, 3, 3))[0], atol=1e-6)
+
+
 def test_the_number_of_threads_changes_no_bit():
     image = noise((2, 33, 40, 41))
     assert_array_equal(resample_image(image, (50, 23, 61), (3, 3, 3), threads=1), resample_image(image, (50, 23, 61), (3, 3, 3), threads=4))
