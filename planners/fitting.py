@@ -6,6 +6,7 @@ So less memory can never plan a bigger patch.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import takewhile
 from math import inf, prod
 
@@ -104,8 +105,10 @@ def _upto(wanted: Wanted, elements: float, operations: float) -> Iterator[Topolo
     fewest, last = inf, None
     for one in takewhile(lambda t: t.stages > 1, shrinking(wanted.spacing, wanted.median, size)):
         last, voxels = one, prod(one.patch)
+        if voxels >= fewest or 5 * wanted.blueprint.base * voxels > elements:  # fewer cannot be counted: spares the counting
+            continue
         heavy = feature_map_elements(one, wanted.blueprint) > elements or 2 * _operations(wanted, one) > operations
-        if voxels < fewest and not heavy:
+        if not heavy:
             fewest = voxels
             yield one
     if fewest == inf:
@@ -160,4 +163,9 @@ def _batch(wanted: Wanted, limits: Limits, one: Topology) -> int:
 
 
 def _operations(wanted: Wanted, one: Topology) -> float:
-    return step_flops(architecture_of(one, wanted.blueprint), three(one.patch), wanted.channels, wanted.blueprint.outputs)
+    return _step_operations(one, wanted.blueprint, wanted.channels)
+
+
+@lru_cache(maxsize=4096)
+def _step_operations(one: Topology, blueprint: Blueprint, channels: int) -> float:
+    return step_flops(architecture_of(one, blueprint), three(one.patch), channels, blueprint.outputs)

@@ -1,5 +1,6 @@
 """What the voxels of a label map mean, before and after the pipeline renumbers them."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from planners.errors import UserError
@@ -33,9 +34,9 @@ class Labels:
     def __post_init__(self) -> None:
         if not self.classes or self.classes[0].value != 0:
             raise UserError("the label table has no background with value 0", "list background: 0 first in the label table")
-        values = [c.value for c in self.classes] + ([] if self.ignore is None else [self.ignore])
+        values = [str(c.value) for c in self.classes] + ([] if self.ignore is None else [str(self.ignore)])
         for kind, entries in (("value", values), ("name", [c.name for c in self.classes])):
-            twice = sorted({str(e) for e in entries if entries.count(e) > 1})
+            twice = sorted(entry for entry, count in Counter(entries).items() if count > 1)
             if twice:
                 raise UserError(f"the label table holds the {kind} {', '.join(twice)} twice", f"give every class its own {kind}")
         unknown = {v for r in self.regions for v in r.values} - {c.value for c in self.classes}

@@ -18,6 +18,7 @@ class Load:
     patch_zyx: tuple[int, ...]
     channels: int
     heads: int
+    regions: bool = False  # overlapping targets: one sigmoid each instead of a softmax
     micro_batch: int = 2
     precision: Precision = "float32"
     average: bool = True  # of weights

@@ -11,6 +11,7 @@ from planners.augmentation import augmentation
 from planners.axes import axis_order
 from planners.batch import batch_size
 from planners.cascade import coarser, sees_enough, shrunk, worth_it
+from planners.errors import UserError
 from planners.fingerprint import CaseSize, Fingerprint, Triple, TripleMm
 from planners.hardware import Budget, Hardware
 from planners.loss import reference_level_weights
@@ -93,7 +94,7 @@ def look(fingerprint: Fingerprint) -> _Scene:
     target = target_spacing(spacings, shapes)
     order = axis_order(target)
     median = resampled_median(spacings, shapes, target)
-    return _Scene(spacings, shapes, target, order, tuple(median[axis] for axis in order))
+    return _Scene(spacings, shapes, target, order, tuple(max(1.0, median[axis]) for axis in order))
 
 
 def _stored_mm(case: CaseSize, *, flat: bool) -> TripleMm:
@@ -125,10 +126,13 @@ def _configuration(
     dimensions = len(spacing)
     elements, batch = (preset.elements_2d, 12) if dimensions == 2 else (preset.elements_3d, 2)
     blueprint = replace(preset.blueprint, outputs=_entries(fingerprint))
-    fitting = ((t, feature_map_elements(t, blueprint)) for t in shrinking(spacing, median))
+    fitting = ((t, feature_map_elements(t, blueprint)) for t in shrinking(spacing, median, by_length=False))
     # The reference's residual planners forget that two samples are enough, so in 2D they shrink more.
     needed = 2 / batch if preset.smallest_batch_fits else 1.0
-    chosen, count = next((t, n) for t, n in fitting if n * needed <= elements)
+    found = next(((t, n) for t, n in fitting if n * needed <= elements), None)
+    if found is None:
+        raise UserError(f"the reference has no {name} network so small", "allow more with --gpu-memory, or use --planner default")
+    chosen, count = found
     patch = chosen.patch
     architecture = architecture_of(chosen, blueprint)
     whole = (1, *patch) if dimensions == 2 else patch

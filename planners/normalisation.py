@@ -29,7 +29,7 @@ def by_modality(channel: ChannelSeen, relative_size: float) -> ChannelPlan:
 
 def by_name(channel: ChannelSeen, relative_size: float) -> ChannelPlan:
     """What the reference does: the name of the channel decides, and an unknown name is a z-score."""
-    scheme = next((scheme for name, scheme in _BY_NAME if name == channel.name.casefold()), "zscore")
+    scheme: Scheme = next((scheme for name, scheme in _BY_NAME if name == channel.name.casefold()), "zscore")
     return _channel(channel, scheme, relative_size)
 
 

@@ -16,13 +16,19 @@ def first_size(spacing_mm: tuple[float, ...], median: tuple[float, ...]) -> tupl
     return tuple(min(round(fine * scale), size) for fine, size in zip(fineness, median, strict=True))
 
 
-def shrinking(spacing_mm: tuple[float, ...], median: tuple[float, ...], size: tuple[float, ...] | None = None) -> Iterator[Topology]:
-    """Topologies of ever smaller patches; the axis that covers most of the image gives way first."""
+def shrinking(
+    spacing_mm: tuple[float, ...], median: tuple[float, ...], size: tuple[float, ...] | None = None, *, by_length: bool = True
+) -> Iterator[Topology]:
+    """Topologies of ever smaller patches; the axis that covers most of the image gives way first.
+
+    Of axes that cover the same, the longest in millimetres; the reference takes the last, which depends on how axes are numbered.
+    """
     current = topology(spacing_mm, first_size(spacing_mm, median) if size is None else size)
     while True:
         yield current
         ratios = [edge / whole for edge, whole in zip(current.patch, median, strict=True)]
-        axis = max(range(len(ratios)), key=lambda a: (ratios[a], a))  # of equal ones the last
+        lengths = [edge * mm if by_length else 0 for edge, mm in zip(current.patch, spacing_mm, strict=True)]
+        _, _, axis = max((ratio, length, axis) for axis, (ratio, length) in enumerate(zip(ratios, lengths, strict=True)))
         smaller = _less(current.patch, axis, current.divisor[axis])
         if smaller is None:
             return

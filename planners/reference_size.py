@@ -1,6 +1,7 @@
 """The reference's stand-in for memory: outputs of all convolutions for one sample, in numbers."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Literal
 
@@ -17,6 +18,7 @@ class Blueprint:
     base: int = 32
 
 
+@lru_cache(maxsize=4096)
 def feature_map_elements(topology: Topology, blueprint: Blueprint) -> int:
     """Closed form of what the reference counts by building the network (output of the finest head only)."""
     stages = topology.stages

@@ -1,6 +1,7 @@
 """Depth, strides and kernels that fit a patch and its voxel size."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
 
 MIN_EDGE = 4  # voxels of the coarsest maps; below this a 3-wide kernel sees more padding than image
@@ -28,6 +29,7 @@ class Topology:
         return tuple(result)
 
 
+@lru_cache(maxsize=4096)  # the search for coarser voxels comes by the same patches again and again
 def topology(spacing_mm: tuple[float, ...], size: tuple[float, ...]) -> Topology:
     """Halve the axes that are long and fine enough until none is; a coarse axis waits for the others."""
     mm, edge, axes = list(spacing_mm), [float(s) for s in size], range(len(size))
