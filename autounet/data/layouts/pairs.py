@@ -149,8 +149,11 @@ def _paired(images: list[Placed], labels: list[Placed]) -> tuple[list[DraftCase]
     problems: list[Problem] = []
     lonely: dict[tuple[str, ...], list[Placed]] = {}
     tokens: set[str] = set()
-    for context in sorted({p.context for p in (*images, *labels)}):
-        its_images, its_labels = ([p for p in placed if p.context == context] for placed in (images, labels))
+    contexts: dict[tuple[str, ...], tuple[list[Placed], list[Placed]]] = {}
+    for kind, placed in enumerate((images, labels)):
+        for one in placed:
+            contexts.setdefault(one.context, ([], []))[kind].append(one)
+    for context, (its_images, its_labels) in sorted(contexts.items()):
         found = match([p.file.stem for p in its_images], [p.file.stem for p in its_labels])
         tokens |= {token for m in found for token, _ in m.images}
         cases += [_case(context, m, its_images, its_labels) for m in found]
