@@ -139,6 +139,26 @@ def numbers(source: Source, dataset: Any, name: str, count: int) -> tuple[float,
     return found
 
 
+def whole(source: Source, dataset: Any, name: str, default: int = 0) -> int:
+    """A whole number that is not negative; the default when the field is absent or empty."""
+    found = numbers(source, dataset, name, 1)
+    if found is None:
+        return default
+    if found[0] != int(found[0]) or found[0] < 0:
+        raise source.refuse(f"has {name} = {found[0]:g}", "export the file again")
+    return int(found[0])
+
+
+def items(source: Source, dataset: Any, name: str) -> list[Any]:
+    """The items of a sequence; none when it is absent."""
+    value = dataset.get(name)
+    if value is None or value == "":
+        return []
+    if not isinstance(value, pydicom().sequence.Sequence):
+        raise source.refuse(f"has a {name} that is no sequence", "export the file again")
+    return list(value)
+
+
 def pydicom() -> Any:
     """The library, or what to type to get it."""
     try:
@@ -175,11 +195,7 @@ def _record(path: Path, source: Source, dataset: Any) -> DicomFile:
         return str(dataset.get(name) or "").strip()
 
     sop_class = text("SOPClassUID")
-    try:
-        rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
-        frames = int(dataset.get("NumberOfFrames") or 1)
-    except (ValueError, TypeError):
-        raise source.refuse("has Rows, Columns or NumberOfFrames that are no whole numbers", "export the file again") from None
+    rows, columns, frames = whole(source, dataset, "Rows"), whole(source, dataset, "Columns"), whole(source, dataset, "NumberOfFrames", 1)
     image_type = [str(word).upper() for word in dataset.get("ImageType") or []]
     return DicomFile(
         path=path,
@@ -197,7 +213,7 @@ def _record(path: Path, source: Source, dataset: Any) -> DicomFile:
         mosaic="MOSAIC" in image_type,
         colours=text("PhotometricInterpretation"),
         syntax=str(getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", "") or ""),
-        refers_to=_references(dataset),
+        refers_to=_references(source, dataset),
     )
 
 
@@ -209,12 +225,12 @@ def _kind(sop_class: str, modality: str, pixels: int) -> Kind:
     return "image" if pixels and sop_class != _DIRECTORY and modality not in ("PR", "SR", "RTDOSE", "REG") else "other"
 
 
-def _references(dataset: Any) -> tuple[str, ...]:
-    uids = {str(item.get("SeriesInstanceUID", "")) for item in dataset.get("ReferencedSeriesSequence") or []}
-    for frame in dataset.get("ReferencedFrameOfReferenceSequence") or []:
-        for study in frame.get("RTReferencedStudySequence") or []:
-            uids |= {str(item.get("SeriesInstanceUID", "")) for item in study.get("RTReferencedSeriesSequence") or []}
-    return tuple(sorted(uids - {""}))
+def _references(source: Source, dataset: Any) -> tuple[str, ...]:
+    series = items(source, dataset, "ReferencedSeriesSequence")
+    for frame in items(source, dataset, "ReferencedFrameOfReferenceSequence"):
+        for study in items(source, frame, "RTReferencedStudySequence"):
+            series += items(source, study, "RTReferencedSeriesSequence")
+    return tuple(sorted({str(item.get("SeriesInstanceUID", "")) for item in series} - {""}))
 
 
 def named(path: Path, options: ReadOptions) -> Named:

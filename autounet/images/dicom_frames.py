@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from autounet.images.dicom_files import DicomFile, numbers
+from autounet.images.dicom_files import DicomFile, items, numbers
 from autounet.images.dicom_stack import Slice
 from autounet.images.source import Source
 
@@ -12,7 +12,7 @@ def frame_slices(source: Source, dataset: Any, file: DicomFile, number: int) -> 
     """One record for each frame of a file."""
     if file.rows < 1 or file.columns < 1:
         raise source.refuse(f"has {file.columns} x {file.rows} pixels (Columns, Rows)", "export the file again")
-    frames = dataset.get("PerFrameFunctionalGroupsSequence")
+    frames = items(source, dataset, "PerFrameFunctionalGroupsSequence")
     if not frames:
         if file.frames > 1:
             raise source.refuse(
@@ -21,7 +21,7 @@ def frame_slices(source: Source, dataset: Any, file: DicomFile, number: int) -> 
         return [_slice(source, file, number, 0, lambda name, count: numbers(source, dataset, name, count))]
     if len(frames) != file.frames:
         raise source.refuse(f"describes {len(frames)} of {file.frames} frames", "export the file again")
-    shared = dataset.get("SharedFunctionalGroupsSequence") or [None]
+    shared = items(source, dataset, "SharedFunctionalGroupsSequence") or [None]
     return [_slice(source, file, number, index, _lookup(source, frame, shared[0], dataset)) for index, frame in enumerate(frames)]
 
 
@@ -42,7 +42,7 @@ def _lookup(source: Source, frame: Any, shared: Any, dataset: Any) -> _Lookup:
 
     def look(name: str, count: int) -> tuple[float, ...] | None:
         for holder in (frame, shared):
-            group = holder.get(_GROUPS[name]) if holder is not None and name in _GROUPS else None
+            group = items(source, holder, _GROUPS[name]) if holder is not None and name in _GROUPS else None
             if group and (found := numbers(source, group[0], name, count)) is not None:
                 return found
         return numbers(source, dataset, name, count)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autounet.images.dicom_files import dataset_of, numbers, pydicom
+from autounet.images.dicom_files import dataset_of, items, numbers, pydicom, whole
 from autounet.images.dicom_pixels import decoded, transfer_syntax
 from autounet.images.geometry import Geometry
 from autounet.images.image import DEFAULT, ReadOptions
@@ -36,7 +36,10 @@ def read_rtstruct(path: Path, geometry: Geometry, names: Sequence[str] | None = 
         if "StructureSetROISequence" not in dataset:
             raise source.refuse("is no structure set (RTSTRUCT)", "pass the file that holds the contours")
         wanted = {number: name for number, name in _structure_names(source, dataset).items() if names is None or name in names}
-        contours = {int(item.ReferencedROINumber): item.get("ContourSequence") or [] for item in dataset.get("ROIContourSequence") or []}
+        contours = {
+            whole(source, item, "ReferencedROINumber"): items(source, item, "ContourSequence")
+            for item in items(source, dataset, "ROIContourSequence")
+        }
         to_index = index_of_lps(geometry)
         masks = {name: _painted(source, name, contours.get(number, []), geometry, to_index) for number, name in wanted.items()}
     return masks
@@ -58,14 +61,15 @@ def read_dicom_seg(path: Path, geometry: Geometry, names: Sequence[str] | None =
 
 
 def _structure_names(source: Source, dataset: Any) -> dict[int, str]:
-    found = {int(item.ROINumber): str(item.get("ROIName") or f"ROI {item.ROINumber}").strip() for item in dataset.StructureSetROISequence}
+    numbered = [(whole(source, item, "ROINumber"), item) for item in items(source, dataset, "StructureSetROISequence")]
+    found = {number: str(item.get("ROIName") or f"ROI {number}").strip() for number, item in numbered}
     return _once(source, found, "structures")
 
 
 def _segment_names(source: Source, dataset: Any) -> dict[int, str]:
     found = {}
-    for item in dataset.get("SegmentSequence") or []:
-        number = int(item.SegmentNumber)
+    for item in items(source, dataset, "SegmentSequence"):
+        number = whole(source, item, "SegmentNumber")
         if number:  # 0 is a label map's background
             found[number] = str(item.get("SegmentLabel") or f"segment {number}").strip()
     return _once(source, found, "segments")
@@ -123,17 +127,17 @@ def _segment_frames(
 ) -> Iterator[tuple[tuple[NDArray[np.int64], ...], NDArray[Any], int | None]]:
     """For each frame the voxels (z, y, x) of its pixels that are set, their values, and its segment (None: the values are the segments)."""
     frames = _stored_segments(source, dataset)
-    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    groups = items(source, dataset, "PerFrameFunctionalGroupsSequence")
     if len(groups) != len(frames):
         raise source.refuse(f"describes {len(groups)} of {len(frames)} frames", "export it again")
-    shared = (dataset.get("SharedFunctionalGroupsSequence") or [None])[0]
+    shared = (items(source, dataset, "SharedFunctionalGroupsSequence") or [None])[0]
     for pixels_yx, group in zip(frames, groups, strict=True):
         segment = None
         if not _is_labelmap(dataset):
-            identity = _group(group, shared, "SegmentIdentificationSequence")
+            identity = _group(source, (group, shared), "SegmentIdentificationSequence")
             if identity is None:
                 raise source.refuse("does not say to which segment a frame belongs", "export it again")
-            segment = int(identity.ReferencedSegmentNumber)
+            segment = whole(source, identity, "ReferencedSegmentNumber")
         index_xyz = _voxel_indices(source, (group, shared), geometry, pixels_yx)
         inside = ((index_xyz >= 0) & (index_xyz < np.array(geometry.shape_zyx[::-1])[:, None])).all(axis=0)
         if inside.size and not inside.any():
@@ -146,7 +150,7 @@ def _voxel_indices(source: Source, groups: tuple[Any, Any], geometry: Geometry, 
     """Where pixels of a frame lie on the image's grid (3, n); the frame must be on that grid, turned as it may be."""
     (rows, columns), shape = np.nonzero(pixels_yx), pixels_yx.shape
     position, orientation, measures = (
-        _group(*groups, name) for name in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+        _group(source, groups, name) for name in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
     )
     if position is None:
         if geometry.shape_zyx == (1, *shape):
@@ -175,8 +179,10 @@ def _voxel_indices(source: Source, groups: tuple[Any, Any], geometry: Geometry, 
 
 def _stored_segments(source: Source, dataset: Any) -> NDArray[Any]:
     """The frames (frame, y, x): of a label map its values, else true where the segment is."""
-    frames, rows, columns = int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows), int(dataset.Columns)
-    bits, data = int(dataset.BitsAllocated), dataset.get("PixelData")
+    frames, rows, columns = whole(source, dataset, "NumberOfFrames", 1), whole(source, dataset, "Rows"), whole(source, dataset, "Columns")
+    bits, data = whole(source, dataset, "BitsAllocated"), dataset.get("PixelData")
+    if bits not in (1, 8, 16):
+        raise source.refuse(f"has pixels of {bits} bits (BitsAllocated)", "export it again")
     if not isinstance(data, bytes):
         raise source.refuse("holds no pixels (PixelData)", "export it again")
     syntax = transfer_syntax(dataset)
@@ -194,7 +200,7 @@ def _stored_segments(source: Source, dataset: Any) -> NDArray[Any]:
     pixels = flat[:count].reshape(frames, rows, columns)
     if _is_labelmap(dataset):
         return pixels
-    highest = int(dataset.get("MaximumFractionalValue") or 1) if str(dataset.get("SegmentationType", "")) == "FRACTIONAL" else 1
+    highest = whole(source, dataset, "MaximumFractionalValue", 1) if str(dataset.get("SegmentationType", "")) == "FRACTIONAL" else 1
     set_pixels: NDArray[np.bool_] = pixels >= _HALF * highest
     return set_pixels
 
@@ -203,8 +209,9 @@ def _is_labelmap(dataset: Any) -> bool:
     return str(dataset.get("SegmentationType", "")) == "LABELMAP"
 
 
-def _group(group: Any, shared: Any, name: str) -> Any:
-    for holder in (group, shared):
-        if holder is not None and (found := holder.get(name)):
+def _group(source: Source, holders: tuple[Any, Any], name: str) -> Any:
+    """The one item of a functional group: the frame's own, else the one all frames share."""
+    for holder in holders:
+        if holder is not None and (found := items(source, holder, name)):
             return found[0]
     return None

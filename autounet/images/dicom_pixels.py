@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autounet.images.dicom_files import pydicom
+from autounet.images.dicom_files import pydicom, whole
 from autounet.images.guarded import said
 from autounet.images.source import Source, printable
 
@@ -16,7 +16,7 @@ _LARGEST = 2**31
 
 def stored_frames(source: Source, dataset: Any) -> NDArray[Any]:
     """The pixels of all frames of a gray image (frame, y, x), as stored: no rescaling, no inversion."""
-    frames, rows, columns = int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows), int(dataset.Columns)
+    frames, rows, columns = whole(source, dataset, "NumberOfFrames", 1), whole(source, dataset, "Rows"), whole(source, dataset, "Columns")
     syntax = transfer_syntax(dataset)
     dtype = pixel_dtype(source, dataset, big_endian=syntax == _BIG_ENDIAN)
     wanted = frames * rows * columns * dtype.itemsize
@@ -40,17 +40,17 @@ def stored_frames(source: Source, dataset: Any) -> NDArray[Any]:
         pixels = decoded(source, dataset, syntax).reshape(-1, rows, columns)
         if len(pixels) != frames:
             raise source.refuse(f"holds {len(pixels)} of {frames} frames", "copy the file again, it was cut")
-    return _without_overlays(dataset, pixels)
+    return _without_overlays(source, dataset, pixels)
 
 
 def pixel_dtype(source: Source, dataset: Any, *, big_endian: bool = False) -> np.dtype[Any]:
     """The number type of the stored pixels; colours are refused."""
-    colours, samples = str(dataset.get("PhotometricInterpretation") or ""), int(dataset.get("SamplesPerPixel") or 1)
+    colours, samples = str(dataset.get("PhotometricInterpretation") or ""), whole(source, dataset, "SamplesPerPixel", 1)
     if samples != 1 or not colours.startswith("MONOCHROME"):
         raise source.refuse(
             f"holds colours ({printable(colours, 30)}, {samples} samples per pixel)", "save its gray values, or its frames as PNG pictures"
         )
-    bits, signed = int(dataset.get("BitsAllocated") or 0), int(dataset.get("PixelRepresentation") or 0)
+    bits, signed = whole(source, dataset, "BitsAllocated"), whole(source, dataset, "PixelRepresentation")
     if bits not in (8, 16, 32):
         raise source.refuse(f"has pixels of {bits} bits (BitsAllocated)", "export the file again with 8, 16 or 32 bits")
     return np.dtype(f"{'i' if signed else 'u'}{bits // 8}").newbyteorder(">" if big_endian else "<")
@@ -77,10 +77,10 @@ def decoded(source: Source, dataset: Any, syntax: str) -> NDArray[Any]:
         raise source.refuse(f"has the transfer syntax {printable(name, 80)} ({printable(syntax, 64)}) and {what}", fix) from None
 
 
-def _without_overlays(dataset: Any, pixels: NDArray[Any]) -> NDArray[Any]:
+def _without_overlays(source: Source, dataset: Any, pixels: NDArray[Any]) -> NDArray[Any]:
     """Old scanners hide graphics in the bits above the pixel's; shifted out, and the sign brought down again."""
-    allocated, stored = 8 * pixels.dtype.itemsize, int(dataset.get("BitsStored") or 0)
-    high = int(dataset.get("HighBit") if dataset.get("HighBit") is not None else stored - 1)
+    allocated, stored = 8 * pixels.dtype.itemsize, whole(source, dataset, "BitsStored")
+    high = whole(source, dataset, "HighBit", stored - 1)
     if not 0 < stored < allocated or high != stored - 1:
         return pixels
     return (pixels << (allocated - stored)) >> (allocated - stored)
