@@ -1,26 +1,41 @@
-"""Which networks vote: out-of-fold masks of every configuration are scored, and the best is chosen."""
+"""Which networks vote: out-of-fold masks of every configuration and of ensembles worth trying are scored and compared.
 
-from collections.abc import Sequence
+The simplest candidate within noise of the best is chosen: a second configuration doubles the cost of every
+prediction, and a difference that would vanish with other patients is no reason to pay it.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from math import isnan, prod
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from autounet import stop
+from autounet import machine, stop
 from autounet.data.dataset import Case, Dataset
-from autounet.data.voxels import read_case
-from autounet.images.read import read_image
+from autounet.data.splits import read_splits
+from autounet.data.voxels import read_case, read_stored_label
+from autounet.images.read import read_header, read_image
+from autounet.inference.ensemble import Ensemble, Options, predict_case
+from autounet.inference.load import device_named, member_of
+from autounet.inference.settings import Member, label_values
 from autounet.job import Job
-from autounet.metrics.overlap import joint_counts
-from autounet.metrics.scores import CaseScores, Scores, TargetScores, as_csv, as_plain, as_reference_summary
-from autounet.metrics.statistics import bootstrap_mean
-from autounet.store.files import publish_json, publish_text
+from autounet.metrics.case_scores import Named, Wanted, score_case
+from autounet.metrics.score_files import write_scores
+from autounet.metrics.scores import CaseScores, Scores, nan_mean
+from autounet.metrics.statistics import bootstrap_mean, compare, holm
 from autounet.store.selection import Candidate, Chosen, Selection, TargetScore
 from autounet.store.strict import write_value
+from autounet.store.weights import load_tensors
 from planners.errors import UserError
 from planners.labels import Labels
 from planners.plan import Plan
+
+NOISE_P = 0.05
+MARGIN = 0.01  # Dice; with few cases nothing is significant, but so much is worth a larger network
+TRIED_TOGETHER = 3  # ensembles are made of so many of the best configurations
+SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".gipl.gz", ".gipl", ".png", ".tiff", ".tif", ".bmp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +44,7 @@ class Trained:
 
     configuration: str
     folds: tuple[int, ...]
-    masks: dict[str, Path]
+    masks: Mapping[str, Path]
 
 
 def select(dataset: Dataset, plan: Plan, job: Job) -> Selection:
@@ -37,11 +52,15 @@ def select(dataset: Dataset, plan: Plan, job: Job) -> Selection:
     trained = [t for t in (trained_folds(job.work, c.name) for c in plan.configurations) if t.folds]
     if not trained:
         raise UserError("no fold is trained", "run `autounet train` first")
-    votable = [t for t in trained if t.configuration in plan.train] or trained
-    scored = {t.configuration: score_held_out(dataset, plan.labels, t, job) for t in votable}
-    for name, scores in scored.items():
-        write_scores(scores, job.work / "scores" / name)
-    selection = choose(votable, scored, job.seed)
+    scored: dict[tuple[str, ...], Scores] = {}
+    for one in trained:
+        scored[(one.configuration,)] = score_held_out(dataset, plan.labels, one, job)
+    folds = {one.configuration: one.folds for one in trained}
+    for names in ensembles_worth_trying(scored, folds):
+        scored[names] = score_ensemble(dataset, plan, names, folds, job)
+    for names, scores in scored.items():
+        write_scores(scores, job.work / "scores" / "+".join(names))
+    selection = choose(plan, scored, folds, job.seed)
     write_value(job.work / "selection.json", selection)
     return selection
 
@@ -50,91 +69,194 @@ def trained_folds(work: Path, configuration: str) -> Trained:
     """What lies in the work folder."""
     folds: list[int] = []
     masks: dict[str, Path] = {}
-    for folder in sorted((work / "runs" / configuration).glob("fold_*"), key=lambda f: int(f.name[5:])):
+    places = [p for p in (work / "runs" / configuration).glob("fold_*") if p.name[5:].isdigit()]
+    for folder in sorted(places, key=lambda f: int(f.name[5:])):
         if not (folder / "run.json").exists() or not (folder / "weights.safetensors").exists():
             continue
         folds.append(int(folder.name[5:]))
         for path in sorted((folder / "validation").glob("*")):
-            if path.is_file() and not path.name.startswith(".") and not path.name.endswith(".json"):
-                masks[path.name.split(".")[0]] = path
+            suffix = next((s for s in SUFFIXES if path.name.endswith(s)), "")
+            if suffix and not path.name.startswith("."):
+                masks[path.name[: -len(suffix)]] = path
     return Trained(configuration=configuration, folds=tuple(folds), masks=masks)
 
 
 def score_held_out(dataset: Dataset, labels: Labels, trained: Trained, job: Job) -> Scores:
     """Each held-out mask against the truth."""
-    by_name = {case.id.split(".")[0]: case for case in dataset.training}
+    known = {case.id.replace("/", "_"): case for case in dataset.training}  # as their masks are named
     cases = []
     with job.progress.task(f"score {trained.configuration}", total=len(trained.masks), unit="case") as task:
         for name, path in sorted(trained.masks.items()):
             stop.check()
-            if name in by_name:
-                cases.append(_score(dataset, by_name[name], path, labels))
+            if name in known:
+                cases.append(_score(dataset, known[name], labels, lambda path=path: read_image(path).voxels_czyx[0], path.name))
             task.step(doing=name)
     return Scores(cases=tuple(cases), targets=labels.targets)
 
 
-def _score(dataset: Dataset, case: Case, mask: Path, labels: Labels) -> CaseScores:
-    try:
-        voxels = read_case(dataset, case)
-        assert voxels.label_zyx is not None, "a training case has a label"
-        truth_zyx = stored_values(voxels.label_zyx, labels)
-        joint = joint_counts(truth_zyx, read_image(mask).voxels_czyx[0], labels.ignore)
-    except UserError as error:
-        return CaseScores(case=case.id, group=case.group, problem=error.problem)
-    mm3 = float(np.prod(voxels.geometry.spacing_zyx_mm))
-    targets = tuple(TargetScores(name=n, values=v, counts=joint.of(v), voxel_mm3=mm3) for n, v in labels.targets)
-    return CaseScores(case=case.id, group=case.group, targets=targets, truth_file=f"{case.id}", predicted_file=mask.name)
+def ensembles_worth_trying(scored: Mapping[tuple[str, ...], Scores], folds: Mapping[str, tuple[int, ...]]) -> list[tuple[str, ...]]:
+    """Pairs, and all, of the best configurations that were trained on the same folds and scored on the same cases."""
+    ranked = sorted(scored, key=lambda names: _or_zero(scored[names].mean_over_targets()), reverse=True)[:TRIED_TOGETHER]
+    together = []
+    for count in range(2, len(ranked) + 1):
+        for chosen in combinations(ranked, count):
+            names = tuple(name for one in chosen for name in one)
+            cases = {tuple(c.case for c in scored[one].scored) for one in chosen}
+            if len(cases) == 1 and cases != {()} and len({folds[name] for name in names}) == 1:
+                together.append(names)
+    return together
 
 
-def stored_values(label_zyx: NDArray[np.integer], labels: Labels) -> NDArray[np.integer]:
-    """Class numbers, and the number behind them for "ignore", as the user's values."""
-    values = [c.value for c in labels.classes] + ([] if labels.ignore is None else [labels.ignore])
-    table = np.asarray(values, np.int32)
-    stored: NDArray[np.integer] = table[label_zyx]
-    return stored
+def score_ensemble(dataset: Dataset, plan: Plan, names: tuple[str, ...], folds: Mapping[str, tuple[int, ...]], job: Job) -> Scores:
+    """Every held-out case predicted by the networks of its fold together."""
+    splits = read_splits(job.work / "splits.json", dataset)
+    known = {case.id: case for case in dataset.training}
+    options = Options(threads=job.threads or machine.cores())
+    chosen = [Chosen(configuration=name, folds=folds[name]) for name in names]
+    cases = []
+    total = sum(len(splits.folds[fold].validation) for fold in folds[names[0]])
+    with job.progress.task(f"score {' + '.join(names)}", total=total, unit="case") as task:
+        for fold in folds[names[0]]:
+            ensemble = Ensemble(plan, _members(plan, names, fold, job), chosen)
+            for case_id in splits.folds[fold].validation:
+                stop.check()
+                if case_id in known:
+                    cases.append(
+                        _score(dataset, known[case_id], plan.labels, _predictor(dataset, known[case_id], ensemble, options), case_id)
+                    )
+                task.step(doing=case_id)
+    return Scores(cases=tuple(sorted(cases, key=lambda c: c.case)), targets=plan.labels.targets)
 
 
-def choose(trained: Sequence[Trained], scored: dict[str, Scores], seed: int) -> Selection:
-    """The configuration with the highest mean Dice over what its folds had not seen."""
-    candidates = tuple(_candidate(name, scores, seed) for name, scores in scored.items())
-    ranked = sorted(candidates, key=lambda c: -1.0 if np.isnan(c.dice) else c.dice, reverse=True)
-    best = next(t for t in trained if t.configuration == ranked[0].name)
-    scores = scored[best.configuration]
-    why = f"{best.configuration}, {len(best.folds)} folds"
-    if len(ranked) > 1:
-        why += f": Dice {ranked[0].dice:.4f} against {ranked[1].dice:.4f} of {ranked[1].name}"
+def choose(plan: Plan, scored: Mapping[tuple[str, ...], Scores], folds: Mapping[str, tuple[int, ...]], seed: int) -> Selection:
+    """The simplest candidate within noise of the best."""
+    names = list(scored)
+    per_case = {key: _per_case(scores) for key, scores in scored.items()}
+    best = max(names, key=lambda key: (_or_zero(scored[key].mean_over_targets()), -_cost(plan, key)))
+    patients = [case.group for case in scored[best].scored]
+    p_values = [_p(per_case[best], per_case[key], patients, seed) if key != best else 1.0 for key in names]
+    adjusted = dict(zip(names, holm(p_values), strict=True))
+    near = [key for key in names if _within_noise(scored[best], scored[key], adjusted[key])]
+    chosen = min(near, key=lambda key: _cost(plan, key))
+    scores = scored[chosen]
     return Selection(
-        members=(Chosen(configuration=best.configuration, folds=best.folds),),
-        why=why,
-        candidates=tuple(c for c in candidates if not np.isnan(c.dice)),
+        members=tuple(Chosen(configuration=name, folds=folds[name]) for name in chosen),
+        why=_why(scored, best, chosen, folds),
+        candidates=tuple(_candidate(key, scored[key], adjusted[key], key in near, seed) for key in names if scored[key].scored),
         scores=tuple(s for s in (_target(scores, name, seed) for name, _ in scores.targets) if s is not None),
         cases=len(scores.scored),
         failed_cases=scores.failed_cases,
     )
 
 
-def _candidate(name: str, scores: Scores, seed: int) -> Candidate:
-    per_case = [
-        float(np.nanmean([t.counts.dice for t in c.targets]))
-        for c in scores.scored
-        if any(t.counts.dice == t.counts.dice for t in c.targets)
-    ]
-    interval = bootstrap_mean(per_case, [c.group for c in scores.scored][: len(per_case)], seed=seed)
-    return Candidate(name=name, configurations=(name,), dice=scores.mean_over_targets(), low=interval.low, high=interval.high)
+def _within_noise(best: Scores, other: Scores, adjusted_p: float) -> bool:
+    if best is other:
+        return True
+    close = _or_zero(best.mean_over_targets()) - _or_zero(other.mean_over_targets()) <= MARGIN
+    return close and bool(other.scored) and not adjusted_p <= NOISE_P
+
+
+def _why(
+    scored: Mapping[tuple[str, ...], Scores], best: tuple[str, ...], chosen: tuple[str, ...], folds: Mapping[str, tuple[int, ...]]
+) -> str:
+    text = f"{' + '.join(chosen)}, {len(folds[chosen[0]])} folds"
+    if len(scored) == 1:
+        return f"{text}, the only one trained"
+    if chosen == best:
+        others = [key for key in scored if key != best]
+        second = max(others, key=lambda key: _or_zero(scored[key].mean_over_targets()))
+        return (
+            f"{text}: Dice {scored[best].mean_over_targets():.4f}, next {' + '.join(second)} with {scored[second].mean_over_targets():.4f}"
+        )
+    return (
+        f"{text}: Dice {scored[chosen].mean_over_targets():.4f}; {' + '.join(best)} has {scored[best].mean_over_targets():.4f}, "
+        "which is within noise and costs more"
+    )
+
+
+def _cost(plan: Plan, names: tuple[str, ...]) -> float:
+    """Rough multiplications a cubic millimetre, all that a configuration builds on included."""
+    total = 0.0
+    for name in names:
+        configuration = plan.configuration(name)
+        voxel_mm3 = prod(configuration.spacing_zyx_mm)
+        stride, work = 1.0, 0.0
+        for width, step, kernel in zip(
+            configuration.architecture.features, configuration.architecture.strides_zyx, configuration.architecture.kernels_zyx, strict=True
+        ):
+            stride *= prod(step)
+            work += width * width * prod(kernel) / stride
+        total += work / voxel_mm3
+        if configuration.previous is not None:
+            total += _cost(plan, (configuration.previous,))
+    return total * (1 + 0.01 * (len(names) - 1))
+
+
+def _per_case(scores: Scores) -> dict[str, float]:
+    return {case.case: nan_mean([t.counts.dice for t in case.targets]) for case in scores.scored}
+
+
+def _p(best: Mapping[str, float], other: Mapping[str, float], patients: Sequence[str], seed: int) -> float:
+    cases = list(best)
+    found = compare([other.get(c, float("nan")) for c in cases], [best[c] for c in cases], patients, seed=seed)
+    return found.permutation_p
+
+
+def _candidate(names: tuple[str, ...], scores: Scores, p: float, near: bool, seed: int) -> Candidate:
+    kept = [(v, c.group) for v, c in zip(_per_case(scores).values(), scores.scored, strict=True) if not isnan(v)]
+    interval = bootstrap_mean([v for v, _ in kept], [g for _, g in kept], seed=seed)
+    mean = scores.mean_over_targets()
+    return Candidate(
+        name=" + ".join(names),
+        configurations=names,
+        dice=0.0 if isnan(mean) else mean,
+        low=0.0 if isnan(interval.low) else interval.low,
+        high=1.0 if isnan(interval.high) else interval.high,
+        p_against_best=None if isnan(p) else p,
+        within_noise=near,
+    )
 
 
 def _target(scores: Scores, name: str, seed: int) -> TargetScore | None:
-    values = [(v, c.group) for v, c in zip(scores.values(name), scores.scored, strict=True) if v == v]
+    values = [(v, c.group) for v, c in zip(scores.values(name), scores.scored, strict=True) if not isnan(v)]
     if not values:
         return None
     interval = bootstrap_mean([v for v, _ in values], [g for _, g in values], seed=seed)
     return TargetScore(name=name, cases=len(values), dice=interval.mean, low=interval.low, high=interval.high)
 
 
-def write_scores(scores: Scores, folder: Path) -> None:
-    """The same three files that `evaluate` writes."""
-    import json
+def _score(dataset: Dataset, case: Case, labels: Labels, predicted: "object", file: str) -> CaseScores:
+    try:
+        truth_zyx = read_stored_label(dataset, case)
+        geometry = read_header(dataset.folder / case.images[0].path).geometry
+        assert callable(predicted), "a mask is read or made when it is needed"
+        named = Named(case=case.id, group=case.group, truth_file=case.id, predicted_file=file)
+        return score_case(named, truth_zyx, predicted(), labels, geometry.spacing_zyx_mm, Wanted(surfaces=False))
+    except UserError as error:
+        return CaseScores(case=case.id, group=case.group, problem=error.problem)
 
-    publish_text(folder / "scores.csv", as_csv(scores))
-    publish_json(folder / "scores.json", as_plain(scores))
-    publish_text(folder / "summary.json", json.dumps(as_reference_summary(scores), indent=4))
+
+def _predictor(dataset: Dataset, case: Case, ensemble: Ensemble, options: Options) -> object:
+    def predict() -> np.ndarray:
+        voxels = read_case(dataset, case, with_label=False)
+        label = predict_case(ensemble, voxels.image_czyx, voxels.geometry, options).label_zyx
+        return label_values(label, ensemble.plan.labels)
+
+    return predict
+
+
+def _members(plan: Plan, names: Sequence[str], fold: int, job: Job) -> dict[str, list[Member]]:
+    """The networks of one fold, with those they build on."""
+    device = device_named(job.device)
+    members: dict[str, list[Member]] = {}
+    for name in names:
+        current: str | None = name
+        while current is not None and current not in members:
+            weights = load_tensors(job.work / "runs" / current / f"fold_{fold}" / "weights.safetensors")
+            members[current] = [member_of(plan, plan.configuration(current), weights, device)]
+            current = plan.configuration(current).previous
+    return members
+
+
+def _or_zero(value: float) -> float:
+    return 0.0 if isnan(value) else value

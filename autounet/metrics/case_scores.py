@@ -1,0 +1,77 @@
+"""All metrics of one case, by which definitions and at which tolerances."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autounet.metrics.lesions import lesion_scores
+from autounet.metrics.overlap import joint_counts
+from autounet.metrics.scores import CaseScores, TargetScores
+from autounet.metrics.surface import SurfaceScores, target_surfaces
+from planners.errors import UserError
+from planners.fingerprint import TripleMm
+from planners.labels import Labels
+
+TOLERANCE_MM = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is measured beside overlap."""
+
+    surfaces: bool = True
+    lesions: bool = False
+    tolerances_mm: tuple[tuple[str, float], ...] = ()  # by target; the others have 1 mm
+
+    def tolerances(self, targets: Sequence[tuple[str, tuple[int, ...]]]) -> list[float]:
+        """One a target."""
+        said = dict(self.tolerances_mm)
+        return [said.get(name, TOLERANCE_MM) for name, _ in targets]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """Which case it is."""
+
+    case: str
+    group: str
+    truth_file: str = ""
+    predicted_file: str = ""
+
+
+def score_case(
+    named: Named,
+    truth_zyx: NDArray[np.integer],
+    predicted_zyx: NDArray[np.integer],
+    labels: Labels,
+    spacing_zyx_mm: TripleMm,
+    wanted: Wanted,
+) -> CaseScores:
+    """Every target of one case; values are the user's. A prediction of an unknown value is refused."""
+    joint = joint_counts(truth_zyx, predicted_zyx, labels.ignore)
+    known = {c.value for c in labels.classes} | {r.paint for r in labels.regions}
+    odd = [v for i, v in enumerate(joint.values) if joint.pairs[:, i].any() and v not in known]
+    if odd:
+        raise UserError(f"the prediction holds the value {odd[0]}, which is no class", "pass the label table the masks were made with")
+    targets = labels.targets
+    if labels.ignore is not None and (wanted.surfaces or wanted.lesions):
+        predicted_zyx = np.where(truth_zyx == labels.ignore, 0, predicted_zyx)  # nobody knows what lies there
+    surfaces: dict[str, SurfaceScores] = {}
+    if wanted.surfaces:
+        surfaces = target_surfaces(truth_zyx, predicted_zyx, targets, spacing_zyx_mm, wanted.tolerances(targets))
+    voxel_mm3 = float(np.prod(spacing_zyx_mm))
+    scored = []
+    for name, values in targets:
+        more = surfaces[name].rows() if wanted.surfaces else ()
+        if wanted.lesions:
+            more += lesion_scores(np.isin(truth_zyx, values), np.isin(predicted_zyx, values), spacing_zyx_mm).rows()
+        scored.append(TargetScores(name=name, values=values, counts=joint.of(values), voxel_mm3=voxel_mm3, more=more))
+    return CaseScores(
+        case=named.case,
+        group=named.group,
+        truth_file=named.truth_file,
+        predicted_file=named.predicted_file,
+        targets=tuple(scored),
+    )
