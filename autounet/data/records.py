@@ -1,5 +1,6 @@
 """Records of cases, kept by what they were made from, so that no voxel is read twice."""
 
+import json
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,6 @@ from autounet.data.record import RECORD_VERSION, CaseRecord
 from autounet.store.cache import key
 from autounet.store.digest import digest_file
 from autounet.store.files import publish_text
-from autounet.store.json_text import json_text
 from autounet.store.strict import read_json
 from planners.errors import UserError
 from planners.strict_json import from_plain, to_plain
@@ -61,7 +61,7 @@ class Records:
         with self._lock:
             fresh, self._fresh = self._fresh, {}
         if fresh:
-            publish_text(self.folder / f"{key(*sorted(fresh))[:24]}.json", json_text(fresh))
+            publish_text(self.folder / f"{key(*sorted(fresh))[:24]}.json", json.dumps(fresh, separators=(",", ":"), allow_nan=False))
 
 
 def hash_files(dataset: Dataset, case: Case) -> tuple[FileHash, ...]:

@@ -164,7 +164,7 @@ def _axes(points_zyx: NDArray[np.float64], geometry: Geometry) -> tuple[TripleMm
     away = world - centre
     spacing = np.array(geometry.spacing_zyx_mm)
     # A voxel is a box, not a point: without its own extent a thin line would be infinitely long.
-    covariance = away.T @ away / len(away) + np.eye(3) * float((spacing**2).mean() / 12)
+    covariance = np.einsum("ni,nj->ij", away, away) / len(away) + np.eye(3) * float((spacing**2).mean() / 12)
     lengths = np.sqrt(np.sort(np.linalg.eigvalsh(covariance))[::-1])
     if geometry.shape_zyx[0] == 1:  # of a picture the third axis is nothing
         lengths = lengths[:2]

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 TAIL = 0.02  # of the values, at either end, that get as many atoms as all between: percentiles 0.5 and 99.5 lie there
 TAIL_ATOMS, BODY_ATOMS = 512, 1024
 MOST_ATOMS = 2 * TAIL_ATOMS + BODY_ATOMS
-FINE = 8  # points for each atom of a full sketch, between which its values run straight
-MANY_SKETCHES = 200  # beyond, errors of single sketches vanish in the mixture, and memory counts
+FINE = 8  # points for each atom of a full sketch at most, between which its values run straight
+MANY_SKETCHES = 200  # towards which errors of single sketches vanish in the mixture, and memory counts
 BLOCK = 1 << 18  # voxels that stay in the processor's cache
 MOST_SORTED = 1 << 24  # values; beyond, every n-th is looked at
 
@@ -116,7 +116,8 @@ def mixture(sketches: Sequence[Sketch], weights: Sequence[float] | None = None) 
     if not pairs:
         return None
     total = sum(w for _, w in pairs)
-    points = [s.points(FINE if len(pairs) <= MANY_SKETCHES else 1) for s, _ in pairs]
+    fine = min(FINE, max(1, MANY_SKETCHES // len(pairs)))
+    points = [s.points(fine) for s, _ in pairs]
     values = np.concatenate([v for v, _ in points])
     shares = np.concatenate([p.astype(np.float64) * (w / total / float(p.sum())) for (_, p), (_, w) in zip(points, pairs, strict=True)])
     order = np.argsort(values, kind="stable")
@@ -142,7 +143,7 @@ def _moments(flat: NDArray[Any]) -> tuple[float, float, float, float]:
         low, high = min(low, float(block.min())), max(high, float(block.max()))
         block -= pivot
         total += float(block.sum())
-        squares += float(np.dot(block, block))
+        squares += float(np.square(block, out=block).sum())  # not a dot product: its threads would wait for each other
     mean = total / flat.size
     return pivot + mean, max(squares / flat.size - mean * mean, 0.0), low, high
 

@@ -230,11 +230,12 @@ def _even_out(parts: list[list[str]], filled: NDArray[np.float64], scaled: Mappi
     """Exchange groups of two folds where that brings both nearer to their share."""
     rng = generator(seed, "folds", "exchange")
     trials = min(EXCHANGES, 40 * sum(map(len, parts)))
-    for _ in range(trials):
-        a, b = rng.choice(len(parts), 2, replace=False)
+    first = rng.integers(len(parts), size=trials)
+    second = (first + 1 + rng.integers(len(parts) - 1, size=trials)) % len(parts)
+    for a, b, (x, y) in zip(first.tolist(), second.tolist(), rng.random((trials, 2)).tolist(), strict=True):
         if not parts[a] or not parts[b]:
             continue
-        i, j = int(rng.integers(len(parts[a]))), int(rng.integers(len(parts[b])))
+        i, j = int(x * len(parts[a])), int(y * len(parts[b]))
         change = scaled[parts[b][j]] - scaled[parts[a][i]]
         # Sum of squares after the exchange less before it.
         if float(2 * (change * (filled[a] - filled[b] + change)).sum()) < -1e-9:
