@@ -1,8 +1,9 @@
 """Every case of a dataset as the networks want it, in a cache that knows what it was made from."""
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from errno import EDQUOT, ENOSPC
 from functools import partial
@@ -15,12 +16,12 @@ from autounet import machine, stop
 from autounet.arrays.prepare import CaseOnGrid
 from autounet.arrays.threads import single_blas_thread
 from autounet.data.dataset import Case, Dataset
-from autounet.data.prepared import PreparedCase, PreparedTable, grain_of, table_path, write_prepared
+from autounet.data.prepared import DamageError, PreparedCase, PreparedTable, grain_of, table_path, write_prepared
 from autounet.data.prepared_key import case_key, plan_key
 from autounet.data.voxels import CaseVoxels, read_case
 from autounet.job import Job
 from autounet.rng import generator
-from autounet.store.cache import Cache
+from autounet.store.cache import RECORD, Cache
 from autounet.store.disk import explained, free_bytes, human
 from autounet.store.lock import holder, lock
 from autounet.store.strict import read_value, write_value
@@ -30,6 +31,7 @@ from planners.plan import Configuration, Plan
 
 WAIT_SECONDS = 3600
 LOCATIONS_SEED = 1234  # which voxels are remembered belongs to the entry, not to a run
+UNKNOWN_ZYX = (256, 256, 256)  # a header that does not say
 RUN_BYTES = 2**28  # room for what is not a case: the interpreter, libraries, slabs on their way
 
 
@@ -78,7 +80,8 @@ def prepare(
         _discard_damaged(store, keys, job)
     work = _missing(dataset, store, keys, chosen)
     found = len({key for table in keys.values() for key in table.values()}) - sum(len(one.wanted) for one in work)
-    preparer = _Preparer(dataset, plan, job, store)
+    _warn_of_room(work, store, job)
+    preparer = _Preparer(dataset, plan, job, store, Cache(job.work / "cache"))
     if work:
         preparer.run(work)
     failures = tuple(preparer.failures)
@@ -120,9 +123,27 @@ def _missing(dataset: Dataset, store: Cache, keys: dict[str, dict[str, str]], ch
 
 
 def _bytes_needed(case: Case) -> int:
-    """Voxels of all channels and of the label as they are read, with room for the copies in between."""
-    z, y, x = case.shape_zyx or (256, 256, 256)
-    return z * y * x * (4 * len(case.images) + 6)
+    """Voxels of all channels and of the label as they are read; channels from several files are there twice while they are stacked."""
+    channels = len(case.images)
+    return prod(case.shape_zyx or UNKNOWN_ZYX) * (4 * (channels if channels == 1 else 2 * channels) + 6)
+
+
+def _warn_of_room(work: list[_Work], store: Cache, job: Job) -> None:
+    """Say before the work what it may take on the disk; packed it is less, so it is no reason to refuse."""
+    needed = sum(_stored_bytes(one.case, configuration) for one in work for configuration, _ in one.wanted)
+    free = free_bytes(store.root)
+    if needed > free:
+        job.progress.warn(f"the prepared cases take up to {human(needed)} in {store.root}, {human(free)} are free; another folder: --cache")
+
+
+def _stored_bytes(case: Case, configuration: Configuration) -> int:
+    """Of a case on the configuration's grid, unpacked; whatever way it lies, its volume is the same."""
+    if case.shape_zyx is None or case.spacing_zyx_mm is None:
+        return 0
+    volume_mm3 = prod(case.shape_zyx) * prod(case.spacing_zyx_mm)
+    voxel_mm3 = prod(configuration.spacing_zyx_mm) if configuration.dimensions == 3 else prod(configuration.spacing_zyx_mm[1:])
+    slices_mm = 1.0 if configuration.dimensions == 3 else max(case.spacing_zyx_mm)
+    return int(volume_mm3 / voxel_mm3 / slices_mm) * (4 * len(case.images) + 1)
 
 
 def _discard_damaged(store: Cache, keys: dict[str, dict[str, str]], job: Job) -> None:
@@ -155,8 +176,8 @@ def _write_table(store: Cache, plan: Plan, configuration: Configuration, keys: d
 class _Preparer:
     """Cases side by side, as many as memory and cores allow."""
 
-    def __init__(self, dataset: Dataset, plan: Plan, job: Job, store: Cache) -> None:
-        self._dataset, self._plan, self._job, self._store = dataset, plan, job, store
+    def __init__(self, dataset: Dataset, plan: Plan, job: Job, store: Cache, shared: Cache) -> None:
+        self._dataset, self._plan, self._job, self._store, self._shared = dataset, plan, job, store, shared
         self._cores = job.threads or machine.cores()
         used = machine.process_tree_bytes(kind="rss")
         limit = job.max_ram_bytes or machine.memory_available_bytes() + used
@@ -227,7 +248,7 @@ class _Preparer:
                 return error if error.case else UserError(error.problem, error.fix, one.case.id)
 
     def _make(self, one: _Work, threads: int) -> int:
-        wanted = [(configuration, key) for configuration, key in one.wanted if self._store.get(key) is None]
+        wanted = [(configuration, key) for configuration, key in one.wanted if not self._there(key)]
         if not wanted:
             return 0
         with self._room.take(one.bytes_needed, one.case.id):
@@ -237,6 +258,14 @@ class _Preparer:
                 self._store.put(key, partial(self._fill, voxels=voxels, configuration=configuration, threads=threads))
         return len(wanted)
 
+    def _there(self, key: str) -> bool:
+        """Whether an entry is in the cache, if need be brought from the work folder's to this node's."""
+        shared = None if self._shared.root == self._store.root else self._shared.get(key)
+        if self._store.get(key) is None and shared is not None:
+            with suppress(DamageError):  # then it is made anew
+                self._store.put(key, partial(_copy, shared))
+        return self._store.get(key) is not None
+
     def _fill(self, folder: Path, *, voxels: CaseVoxels, configuration: Configuration, threads: int) -> None:
         case = CaseOnGrid(voxels.image_czyx, voxels.label_zyx, voxels.geometry, self._plan, configuration)
         needed = prod(case.frame.shape_zyx) * (4 * case.channels + 1)
@@ -245,6 +274,13 @@ class _Preparer:
             if free_bytes(folder) < needed:
                 raise OSError(ENOSPC, strerror(ENOSPC))
             write_prepared(folder, case, grain, rng, pool=pool, threads=threads)
+
+
+def _copy(entry: Path, folder: Path) -> None:
+    """The files of a sound entry, but for the cache's own record."""
+    PreparedCase(entry.name, entry).verify()
+    for name in (path.name for path in entry.iterdir() if path.name != RECORD):
+        shutil.copyfile(entry / name, folder / name)
 
 
 class _Room:

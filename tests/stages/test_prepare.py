@@ -209,6 +209,29 @@ def test_a_cache_elsewhere_is_used_and_found_again(raw, job, tmp_path):
     assert next(iter(open_prepared(job.work, plan_of(), "fine").values())).folder.is_relative_to(tmp_path / "local")
 
 
+def test_a_node_takes_what_the_work_folder_has_instead_of_making_it(raw, job, tmp_path, monkeypatch):
+    prepare(open_dataset(raw), plan_of(), job)
+    monkeypatch.setattr(stage, "read_case", lambda *_: pytest.fail("nothing has to be read again"))
+    report = prepare(open_dataset(raw), plan_of(), job, cache=tmp_path / "local")
+    assert (report.made, report.failures) == (0, ())
+    assert len(list((tmp_path / "local").glob("??/*/entry.json"))) == 5
+    shutil.rmtree(job.work / "cache")
+    (job.work / "cache").mkdir()
+    prepare(open_dataset(raw), plan_of(), job, cache=tmp_path / "local")
+    assert len(open_prepared(job.work, plan_of(), "fine")) == 5
+
+
+def test_too_little_room_is_said_before_the_work(raw, job, monkeypatch):
+    said = []
+    monkeypatch.setattr(job.progress, "warn", said.append)
+    real = stage.free_bytes
+    monkeypatch.setattr(stage, "free_bytes", lambda folder: min(real(folder), 100_000))
+    prepare(open_dataset(raw), plan_of(), job)
+    assert len(said) == 1
+    assert "up to 200.3 KiB" in said[0]  # 5 cases of 8 205 voxels, five bytes each
+    assert "97.7 KiB are free" in said[0]
+
+
 def test_a_work_folder_may_move(raw, job, tmp_path):
     prepare(open_dataset(raw), plan_of(), job)
     job.work.rename(tmp_path / "elsewhere")
