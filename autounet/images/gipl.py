@@ -58,6 +58,12 @@ def encode_gipl(voxels_czyx: NDArray[Any], geometry: Geometry, like: Header | No
     return deflated(blocks) if compressed else blocks
 
 
+def can_hold(geometry: Geometry) -> bool:
+    """Whether a grid lies as GIPL files do: to the left, the back and the head."""
+    straight = LPS_TO_RAS[:3, :3].ravel()
+    return bool(np.abs(np.array(geometry.direction) - straight).max() < 1e-4)
+
+
 def _blocks(head: bytes, voxels_czyx: NDArray[Any]) -> Iterator[bytes | memoryview]:
     yield head
     for slice_yx in voxels_czyx[0]:

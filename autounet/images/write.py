@@ -51,6 +51,8 @@ def _write(path: Path, voxels_czyx: NDArray[Any], geometry: Geometry, like: Head
             f"{printable(path.name)} is no name under which an image can be written", "end it in .nii.gz, .mha, .nrrd, .png or .tif"
         )
     copied = like if like is not None and like.format == form else None
+    if form == "gipl" and copied is None:
+        _check_gipl(path, geometry)
     blocks = _encoder(path, form, suffix)(voxels_czyx, geometry, copied)
 
     def write(file: BinaryIO) -> None:
@@ -80,6 +82,13 @@ def _encoder(path: Path, form: Format, suffix: str) -> Callable[[NDArray[Any], G
     from autounet.images.gipl import encode_gipl
 
     return lambda voxels, geometry, like: encode_gipl(voxels, geometry, like, compressed=suffix == ".gipl.gz")
+
+
+def _check_gipl(path: Path, geometry: Geometry) -> None:
+    from autounet.images.gipl import can_hold
+
+    if not can_hold(geometry):
+        raise UserError(f"{printable(path.name)}: GIPL keeps no directions, and this grid is turned", "end the name in .nii.gz or .mha")
 
 
 def _verify(part: Path, path: Path, form: Format, voxels_czyx: NDArray[Any], geometry: Geometry, like: Header | None) -> None:
