@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from tests.tiny_models import Identity, Recorder, configuration, frame_of, member, plan_of, regions, smooth
 
 from autounet.arrays.spline import axis_matrix
 from autounet.images.geometry import Geometry
@@ -18,6 +17,7 @@ from autounet.inference.tiles import gaussian, tile_axis, tile_starts
 from autounet.inference.votes_to_labels import Decision
 from autounet.store.selection import Chosen
 from planners.errors import UserError
+from tests.tiny_models import Identity, Recorder, configuration, frame_of, member, plan_of, regions, smooth
 
 SHAPES = [
     ((16, 16, 16), (40, 33, 29)),  # larger than the patch
