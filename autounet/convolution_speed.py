@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from autounet import stop
+
 if TYPE_CHECKING:
     import torch
 
@@ -69,6 +71,7 @@ def _best_seconds(once: Callable[[], None], seconds: float) -> float:
     while True:
         start = time.perf_counter()
         once()
+        stop.check()
         now = time.perf_counter()
         best = min(best, now - start)
         if now >= end:
