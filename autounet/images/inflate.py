@@ -84,8 +84,8 @@ def skip(stream: Stream, count: int) -> int:
 class Inflated:
     """The inflated bytes of one gzip file (of any number of members) or one zlib stream, from an offset on."""
 
-    def __init__(self, source: Source, *, wbits: int = 31, offset: int = 0) -> None:
-        self._source, self._wbits = source, wbits
+    def __init__(self, source: Source, *, wbits: int = 31, offset: int = 0, read_bytes: int = INPUT) -> None:
+        self._source, self._wbits, self._read_bytes = source, wbits, read_bytes
         self._input: io.FileIO = source.file
         self._input.seek(offset)
         self._member = _decompressor(wbits)
@@ -113,7 +113,7 @@ class Inflated:
         while True:
             if self._member.eof and not self._next_member():
                 return b""
-            data = self._pending or self._input.read(INPUT) or b""
+            data = self._pending or self._input.read(self._read_bytes) or b""
             try:
                 block = cast(bytes, self._member.decompress(data, limit))
             except isal_zlib.error as error:  # type: ignore[misc]  # its stub says it is no class

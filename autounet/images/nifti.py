@@ -153,7 +153,7 @@ def _head(source: Source, path: Path) -> tuple[bytes, bool]:
     if not start.startswith(GZIP_MAGIC):
         return start, False
     buffer = bytearray(HEAD)
-    count = Inflated(source).readinto(memoryview(buffer))
+    count = Inflated(source, read_bytes=2 * HEAD).readinto(memoryview(buffer))  # a header needs no more
     head = bytes(buffer[:count])
     check_inside(source, head, "nifti")
     return head, True

@@ -181,3 +181,42 @@ def test_a_jpeg_gets_a_png_mask_of_its_size(tmp_path: Path, gray: NDArray[np.uin
     assert np.array_equal(read_image(tmp_path / "mask.png").voxels_czyx[0, 0], gray > 99)
     with pytest.raises(UserError, match="no name under which"):
         write_image(tmp_path / "mask.jpg", image.voxels_czyx, image.geometry)
+
+
+def test_the_channels_of_an_imagej_stack_are_channels(tmp_path: Path, gray: NDArray[np.uint8]) -> None:
+    pages = [gray + np.uint8(n) for n in range(6)]
+    said = "ImageJ=1.53t\nimages=6\nchannels=2\nslices=3\nhyperstack=true\n"
+    image = accepted(stack(tmp_path / "case.tif", pages, said))
+    assert image.voxels_czyx.shape == (2, 3, 40, 50)
+    assert np.array_equal(image.voxels_czyx[1, 2], pages[5])
+    ome = '<OME xmlns="x"><Image><Pixels DimensionOrder="XYCZT" SizeC="2" SizeZ="3" SizeT="1" SizeX="50" SizeY="40"/></Image></OME>'
+    assert np.array_equal(accepted(stack(tmp_path / "ome.tif", pages, ome)).voxels_czyx, image.voxels_czyx)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("ImageJ=1.53t\nimages=60\nslices=60\n", "6 of the 60 pages"),  # ImageJ stores large stacks behind one page
+        ("ImageJ=1.53t\nimages=6\nframes=6\n", "6 points in time"),
+        ('<OME><Image><Pixels DimensionOrder="XYZCT" SizeC="2" SizeZ="3" SizeT="1"/></Image></OME>', "channels behind its slices"),
+        ('<OME><Image><Pixels DimensionOrder="XYCZT" SizeC="1" SizeZ="3" SizeT="2"/></Image></OME>', "2 points in time"),
+    ],
+)
+def test_pages_that_are_no_slices_are_refused(tmp_path: Path, gray: NDArray[np.uint8], said: str, reason: str) -> None:
+    refused(stack(tmp_path / "case.tif", [gray] * 6, said), reason, header_too=True)
+
+
+def stack(path: Path, pages: list[NDArray[Any]], description: str) -> Path:
+    first, *others = [Pillow.fromarray(page) for page in pages]
+    first.save(path, save_all=True, append_images=others, description=description)
+    return path
+
+
+def test_tiff_numbers_pillow_would_shorten_are_refused(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    for array in (np.zeros((9, 8, 3), np.uint16), np.full((9, 8), -3, np.int8)):
+        tifffile.imwrite(tmp_path / "case.tif", array, photometric="rgb" if array.ndim == 3 else "minisblack")
+        refused(tmp_path / "case.tif", "bits", "unsigned 16 bits", header_too=True)
+    signed = np.arange(-36, 36, dtype=np.int16).reshape(9, 8)
+    tifffile.imwrite(tmp_path / "case.tif", signed)
+    assert np.array_equal(accepted(tmp_path / "case.tif").voxels_czyx[0, 0], signed)
