@@ -146,7 +146,8 @@ def _grouped(cases: list[Case], config: Config) -> tuple[list[Case], list[Proble
     several = len(out) - len({c.group for c in out})
     problems = []
     if rule and not told and several:
-        example = next(c for c in out if sum(o.group == c.group for o in out) > 1)
+        sizes = Counter(c.group for c in out)
+        example = next(c for c in out if sizes[c.group] > 1)
         found = f"{len(out)} cases of {len({c.group for c in out})} patients, by {rule}: {example.id} belongs to {example.group}"
         remedy = 'if that is wrong, set group_by = "none" under [dataset], or list [groups] in autounet.toml'
         problems.append(note("grouped", found, "folds that keep a patient together", remedy))

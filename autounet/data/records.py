@@ -86,7 +86,7 @@ def _sha256(path: Path) -> str:
     try:
         if not path.is_dir():
             return digest_file(path.resolve()).sha256  # a link inside the dataset is as good as the file
-        return key(*(digest_file(p).sha256 for p in sorted(path.iterdir()) if p.is_file() and is_dicom(p)))
+        return key(*(digest_file(p.resolve()).sha256 for p in sorted(path.rglob("*")) if p.is_file() and is_dicom(p)))
     except OSError as error:
         raise UserError(
             f"{path.name} cannot be read ({error.strerror})", "check that it is still there and that you may read it"

@@ -51,11 +51,13 @@ def sketch(values: NDArray[Any]) -> Sketch:
     mean, variance, low, high = _moments(flat)
     step = -(-flat.size // MOST_SORTED)
     ordered = np.sort(flat[::step].astype(np.float32, copy=step == 1))
-    if ordered.size <= MOST_ATOMS:
-        shares = np.full(ordered.size, 1 / ordered.size, np.float32)
-        return Sketch(count=flat.size, mean=mean, variance=variance, low=low, high=high, atoms=_packed(ordered), shares=_packed(shares))
-    atoms = ordered[(_FIXED_RANKS * ordered.size).astype(np.intp).clip(0, ordered.size - 1)]
-    return Sketch(count=flat.size, mean=mean, variance=variance, low=low, high=high, atoms=_packed(atoms))
+    first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    if first.size <= MOST_ATOMS:  # few values, or whole numbers stored as floats: kept exactly
+        shares = np.diff(first, append=ordered.size) / ordered.size
+        atoms, packed = _packed(ordered[first]), _packed(shares)
+        return Sketch(count=flat.size, mean=mean, variance=variance, low=low, high=high, atoms=atoms, shares=packed)
+    spread = ordered[(_FIXED_RANKS * ordered.size).astype(np.intp).clip(0, ordered.size - 1)]
+    return Sketch(count=flat.size, mean=mean, variance=variance, low=low, high=high, atoms=_packed(spread))
 
 
 def counted(flat: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

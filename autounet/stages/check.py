@@ -10,6 +10,7 @@ from autounet.data.findings import judge
 from autounet.data.open import understand
 from autounet.job import Job
 from autounet.store.strict import write_value
+from planners.errors import UserError
 
 CHECK_SCHEMA = 1
 SHOWN = 12  # rows of one kind in the table; all are in check.json
@@ -28,7 +29,15 @@ class CheckReport:
 def check(path: Path, job: Job, *, layout: str | None = None) -> Dataset:
     """Understand the folder, look at every voxel once, write index.json and check.json. Cases with an error are left out of the index."""
     found = understand(path, layout=layout, work=job.work)
-    dataset = judge(found, examine_all(found, job))
+    examined = examine_all(found, job)
+    try:
+        dataset = judge(found, examined)
+    except UserError:
+        # Nothing can go on, but what was found is worth reading.
+        said = (*found.problems, *(e.problem for e in examined if e.problem is not None))
+        left_out = tuple(sorted({p.case for p in said if p.severity == "error" and p.case}))
+        write_value(job.work / "check.json", CheckReport(understood=understood(found), problems=said, left_out=left_out))
+        raise
     write_value(job.work / "index.json", dataset)
     report = CheckReport(understood=understood(dataset), problems=dataset.problems, left_out=dataset.broken)
     write_value(job.work / "check.json", report)
