@@ -63,7 +63,7 @@ class Checkpoints:
         self.tidy()
         number = max((r.number for r in self._records()), default=0) + 1
         path = self.folder / f"{number:06d}_step_{step}{'_best' if best else ''}.json"
-        digest = save_tensors(path.with_suffix(".safetensors"), tensors, {"step": str(step)})
+        digest = save_tensors(path.with_suffix(".safetensors"), tensors, {"step": str(step)}, sealed=False)
         plain = {"schema": SCHEMA, "step": step, "size": digest.size, "sha256": digest.sha256, "state": state_plain}
         publish_json(path, plain)
         self.tidy()
@@ -99,7 +99,7 @@ class Checkpoints:
             try:
                 found = self._load(record, framework, broken)
             except UserError as error:
-                broken.append(f"step {record.step} is damaged ({error.problem})")
+                broken.append(f"step {record.step} is damaged ({error.problem.replace(str(self.folder), self.folder.name)})")
                 continue
             if found.note and self.say is not None:
                 self.say(found.note)

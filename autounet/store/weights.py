@@ -77,14 +77,19 @@ class _Raw:
     data: memoryview
 
 
-def save_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str] | None = None) -> Digest:
-    """Publish tensors (torch or numpy) and texts; the same values make the same bytes."""
+def save_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str] | None = None, *, sealed: bool = True) -> Digest:
+    """Publish tensors (torch or numpy) and texts; the same values make the same bytes.
+
+    `sealed=False` saves a pass over the data where the caller records the file's hash elsewhere.
+    """
     arrays = {name: _raw(tensor) for name, tensor in tensors.items()}
     entries, texts = _lay_out(arrays), dict(metadata or {})
-    seal = _seal_of(entries, texts)
-    for entry in entries:
-        seal.update(arrays[entry.name].data)
-    head = _header_bytes(entries, {**texts, SEAL: seal.hexdigest()})
+    if sealed:
+        seal = _seal_of(entries, texts)
+        for entry in entries:
+            seal.update(arrays[entry.name].data)
+        texts[SEAL] = seal.hexdigest()
+    head = _header_bytes(entries, texts)
 
     def write(file: BinaryIO) -> None:
         file.write(head)

@@ -208,6 +208,15 @@ def test_tensors_that_do_not_start_at_a_multiple_of_their_width_are_read(tmp_pat
     assert load_tensors(tmp_path / "w", sealed=False)["a"].tolist() == [1, 2]
 
 
+def test_without_a_seal_only_the_recorded_hash_opens_it(tmp_path: Path) -> None:
+    digest = save_tensors(tmp_path / "w", {"a": torch.ones(3)}, sealed=False)
+    with pytest.raises(UserError, match="carries no hash"):
+        load_tensors(tmp_path / "w")
+    assert load_tensors(tmp_path / "w", sha256=digest.sha256)["a"].tolist() == [1, 1, 1]
+    with pytest.raises(UserError, match="was damaged"):
+        load_tensors(tmp_path / "w", sha256="0" * 64)
+
+
 def test_the_seal_covers_the_texts(tmp_path: Path) -> None:
     save_tensors(tmp_path / "w", {"a": torch.zeros(1)}, {"labels": "liver"})
     data = (tmp_path / "w").read_bytes()
