@@ -18,6 +18,7 @@ from autounet.progress import Progress, Voice
 from autounet.rng import generator
 from autounet.store.checkpoints import Checkpoints
 from autounet.store.files import make_folder
+from autounet.training.allocation import keep_freed_memory
 from autounet.training.execution import Execution, execution
 from autounet.training.learner import Learner, make_learner
 from autounet.training.loader import Loader
@@ -55,9 +56,12 @@ def train_fold(fold: Fold, job: Job, *, rank: int = 0, ranks: int = 1, reduce: R
     """Train to the end of the schedule, or go on from the last checkpoint and then to the end."""
     threads = max(1, (job.threads or machine.cores()) // ranks)
     torch.set_num_threads(threads)
+    how = execution(job.device, fold.recipe.configuration.schedule.precision)
+    if how.device.type == "cpu":
+        keep_freed_memory()
     recipe = fold.recipe
     make_folder(fold.folder)
-    learner = fresh_learner(fold, execution(job.device, recipe.configuration.schedule.precision), reduce)
+    learner = fresh_learner(fold, how, reduce)
     with Progress(Voice(folder=fold.folder if rank == 0 else None)) as log:
         around = Surroundings(
             checkpoints=Checkpoints(fold.folder / CHECKPOINTS, say=job.progress.warn),
