@@ -79,6 +79,7 @@ def compare(
     second: Path,
     /,
     *others: Path,
+    metric: Annotated[str, Parameter(metavar="NAME", help="By which score, say dice, nsd or hd95.")] = "dice",
     common: Common = DEFAULTS,
 ) -> Result:
     """Who is better, by how much, and whether it is noise."""
@@ -86,7 +87,7 @@ def compare(
     from autounet.stages import compare as stage
 
     with session(common, common.work or first, only_looks=True) as job:
-        verdict = stage.compare(paths, job)
+        verdict = stage.compare(paths, job, metric=metric)
     return Result(lines=verdict.lines(), plain=verdict.plain())
 
 

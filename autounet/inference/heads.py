@@ -22,7 +22,7 @@ class LateHead:
 
     def logits(self, maps: Tensor) -> Tensor:
         """(maps, ...) to (k, ...)."""
-        return torch.addmm(self.bias[:, None], self.weight, maps.flatten(1)).unflatten(1, maps.shape[1:])  # type: ignore[no-untyped-call,no-any-return]
+        return torch.addmm(self.bias[:, None], self.weight, maps.flatten(1)).unflatten(1, maps.shape[1:])  # type: ignore[no-any-return]
 
 
 def split_heads(networks: Sequence[nn.Module], heads: int) -> tuple[list[nn.Module], LateHead] | None:

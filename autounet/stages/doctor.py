@@ -309,4 +309,4 @@ def _has_cuda() -> bool:
 def _cudnn() -> int:
     import torch
 
-    return torch.backends.cudnn.version() or 0  # type: ignore[no-untyped-call]
+    return torch.backends.cudnn.version() or 0

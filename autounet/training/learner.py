@@ -62,7 +62,7 @@ class Learner:
             logits = self.network(self.execution.image(image))
         value = self.loss(logits, targets.to(self.execution.device))
         loss = value.total / parts
-        (self.scaler.scale(loss) if self.scaler is not None else loss).backward()  # type: ignore[no-untyped-call]
+        (self.scaler.scale(loss) if self.scaler is not None else loss).backward()
         return float(value.total.detach()), value.terms
 
     def _update(self, finite: bool) -> float:
