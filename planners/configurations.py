@@ -60,7 +60,6 @@ class Bench:
     def wanted(self, dimensions: int, size: Capacity, grid: tuple[tuple[float, ...], tuple[float, ...]] | None = None) -> Wanted:
         """What to fit on a grid of voxels; by default the finest."""
         spacing, median = grid or (self.spacing, self.median)
-        few_steps = self.cpu
         full = Wanted(
             spacing=spacing[3 - dimensions :],
             median=median[3 - dimensions :],
@@ -68,7 +67,9 @@ class Bench:
             blueprint=Blueprint(size.kind, self.fingerprint.labels.heads),
             channels=len(self.fingerprint.channels),
             precision=precision(self.hardware),
-            moments=2 if few_steps else 1,
+            moments=2 if self.cpu else 1,
+            regions=bool(self.fingerprint.labels.regions),
+            cpu=self.cpu,
             wide=size.wide_patches,
         )
         return replace(full, blueprint=replace(full.blueprint, base=self._base(full)))

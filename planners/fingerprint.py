@@ -1,6 +1,7 @@
 """What was measured of a dataset: everything a planner may look at, and nothing else."""
 
 from dataclasses import dataclass
+from math import inf, isfinite
 from typing import Literal
 
 from planners.errors import UserError
@@ -23,7 +24,7 @@ class CaseSize:
     stored_axes: Triple = (0, 1, 2)  # stored array axis i is canonical axis stored_axes[i]
 
     def __post_init__(self) -> None:
-        if min(self.shape_zyx) < 1 or min(self.spacing_zyx_mm) <= 0:
+        if min(self.shape_zyx) < 1 or not all(0 < mm < inf for mm in self.spacing_zyx_mm):
             raise UserError(f"{self.shape_zyx} voxels of {self.spacing_zyx_mm} mm cannot be", "measure the dataset again", self.case)
         if sorted(self.stored_axes) != [0, 1, 2]:
             raise UserError(f"stored_axes {self.stored_axes} is no order of three axes", "measure the dataset again", self.case)
@@ -40,6 +41,13 @@ class Intensities:
     maximum: float
     percentile_00_5: float
     percentile_99_5: float
+
+    def __post_init__(self) -> None:
+        numbers = (self.mean, self.median, self.std, self.minimum, self.maximum, self.percentile_00_5, self.percentile_99_5)
+        if not all(map(isfinite, numbers)) or self.std < 0 or self.minimum > self.maximum or self.percentile_00_5 > self.percentile_99_5:
+            raise UserError(
+                f"intensities of {numbers} (mean, median, deviation, extremes, percentiles) cannot be", "measure the dataset again"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +82,12 @@ class ClassSeen:
     smallest_component_mm3: float
     extent_zyx_mm: TripleMm  # median of the bounding boxes
     elongation: float  # longest over middle principal axis; tubes are long
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fraction <= 1 or self.cases < 0:
+            raise UserError(
+                f"class {self.name}: {self.fraction} of the volume in {self.cases} cases cannot be", "measure the dataset again"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

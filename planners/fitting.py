@@ -50,6 +50,8 @@ class Wanted:
     channels: int
     precision: Precision
     moments: int = 1
+    regions: bool = False
+    cpu: bool = False
     wide: bool = False
 
     @property
@@ -142,6 +144,8 @@ def _rung(wanted: Wanted, limits: Limits, one: Topology, how: tuple[int, int, in
         micro_batch=batch // accumulate,
         precision=wanted.precision,
         moments=wanted.moments,
+        regions=wanted.regions,
+        cpu=wanted.cpu,
     )
     return Fitted(
         topology=one,

@@ -22,6 +22,12 @@ class Hardware:
     precisions: tuple[Precision, ...] = ("float32",)
     offset_bytes: int = 0  # context, workspace and allocator slack of this device, once probed
 
+    def __post_init__(self) -> None:
+        if self.cores < 1 or self.training_bytes < 1 or self.offset_bytes < 0:
+            raise UserError(
+                f"{self.name} with {self.cores} cores and {self.training_bytes} bytes for training cannot be", "pass --device cpu"
+            )
+
     @property
     def training_bytes(self) -> int:
         """Memory in which a training step has to fit."""
@@ -40,5 +46,7 @@ class Budget:
     def __post_init__(self) -> None:
         if self.memory_bytes is not None and self.memory_bytes <= 0:
             raise UserError(f"a memory budget of {self.memory_bytes} bytes is none", "pass for example --gpu-memory 8GB")
+        if self.folds < 1:
+            raise UserError(f"{self.folds} folds are none", "plan for at least 1")
         if self.training_seconds is not None and self.training_seconds <= 0:
             raise UserError(f"a time budget of {self.training_seconds} s is none", "pass for example --time 4h")

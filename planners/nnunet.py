@@ -13,7 +13,7 @@ from planners.batch import batch_size
 from planners.cascade import coarser, sees_enough, shrunk, worth_it
 from planners.errors import UserError
 from planners.fingerprint import CaseSize, Fingerprint, Triple, TripleMm
-from planners.hardware import Budget, Hardware
+from planners.hardware import Budget, Hardware, Precision
 from planners.loss import reference_level_weights
 from planners.memory import Load, inference_bytes, training_bytes
 from planners.networks_of import architecture_of
@@ -70,7 +70,10 @@ def plan_preset(fingerprint: Fingerprint, hardware: Hardware, budget: Budget, pr
     configurations = [flat]
     if scene.median[0] != 1:
         configurations += _volumes(fingerprint, preset, scene)
-    configurations = [replace(c, memory=_memory(c, fingerprint)) for c in configurations]
+    # The reference trains in half precision on CUDA devices, and in full precision elsewhere.
+    half = hardware.accelerator == "cuda" and "float16" in hardware.precisions
+    precision: Precision = "float16" if half else "float32"
+    configurations = [_finished(c, fingerprint, precision) for c in configurations]
     return Plan(
         planner=preset.name,
         dataset=fingerprint.dataset,
@@ -149,13 +152,21 @@ def _configuration(
     )
 
 
+def _finished(one: Configuration, fingerprint: Fingerprint, precision: Precision) -> Configuration:
+    schedule, inference = replace(one.schedule, precision=precision), replace(one.inference, precision=precision)
+    one = replace(one, schedule=schedule, inference=inference)
+    return replace(one, memory=_memory(one, fingerprint))
+
+
 def _memory(one: Configuration, fingerprint: Fingerprint) -> MemoryEstimate:
     load = Load(
         architecture=one.architecture,
         patch_zyx=one.patch_zyx,
         channels=len(fingerprint.channels) + (len(fingerprint.labels.foreground) if one.previous else 0),
         heads=fingerprint.labels.heads,
+        regions=bool(fingerprint.labels.regions),
         micro_batch=one.batch_size,
+        precision=one.schedule.precision,
         average=False,
     )
     return MemoryEstimate(training_bytes=training_bytes(load), inference_bytes=inference_bytes(load))

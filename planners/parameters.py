@@ -1,5 +1,7 @@
-"""How many weights a network has, and how many multiplications one patch costs."""
+"""How many weights the parts of a network have, and how many operations one patch costs."""
 
+from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 from planners.plan import Architecture
@@ -7,25 +9,41 @@ from planners.plan import Architecture
 _FORWARD_AND_BACK = 3  # a step costs about three forward passes
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Weights, biases and norms of each encoder stage and each decoder level, finest first."""
+
+    encoder: tuple[int, ...]
+    decoder: tuple[int, ...]
+
+
 def parameters(one: Architecture, channels: int, heads: int) -> int:
-    """Weights of the network, biases and norms included."""
-    total, before = 0, channels
-    if one.kind == "residual":
-        total += _convolution(channels, one.features[0], one.kernels_zyx[0])
-        before = one.features[0]
-    for width, kernel, blocks in zip(one.features, one.kernels_zyx, one.encoder_blocks, strict=True):
+    """Of the whole network."""
+    parts = parameter_parts(one, channels, heads)
+    return sum(parts.encoder) + sum(parts.decoder)
+
+
+@lru_cache(maxsize=4096)
+def parameter_parts(one: Architecture, channels: int, heads: int) -> Parts:
+    """Stage by stage; the stem belongs to the finest."""
+    encoder, decoder, before = [], [], channels
+    for stage, (width, kernel, blocks) in enumerate(zip(one.features, one.kernels_zyx, one.encoder_blocks, strict=True)):
+        total = 0
+        if one.kind == "residual" and stage == 0:
+            total, before = _convolution(channels, width, kernel), width
         for _ in range(blocks):
             total += _convolution(before, width, kernel)
             if one.kind == "residual":
                 total += _convolution(width, width, kernel) + (before * width + 2 * width if before != width else 0)
             before = width
+        encoder.append(total)
     for stage in range(len(one.features) - 1):
         width, kernel = one.features[stage], one.kernels_zyx[stage]
-        total += one.features[stage + 1] * width * prod(one.strides_zyx[stage + 1]) + width
+        total = one.features[stage + 1] * width * prod(one.strides_zyx[stage + 1]) + width
         for index in range(one.decoder_convolutions[-1 - stage]):
             total += _convolution(2 * width if index == 0 else width, width, kernel)
-        total += width * heads + heads
-    return total
+        decoder.append(total + width * heads + heads)
+    return Parts(tuple(encoder), tuple(decoder))
 
 
 def step_flops(one: Architecture, patch_zyx: tuple[int, ...], channels: int, heads: int) -> float:

@@ -103,6 +103,7 @@ def measured(asked):
 
 def plan(fingerprint, planner):
     """Write what the reference reads, let it plan, and return what it wrote."""
+    import torch
     from nnunetv2.experiment_planning.experiment_planners import default_experiment_planner as default
     from nnunetv2.experiment_planning.experiment_planners.residual_unets import residual_encoder_unet_planners as residual
     from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
@@ -130,7 +131,8 @@ def plan(fingerprint, planner):
     for old in done.glob("*Plans.json"):
         old.unlink()
     made = getattr(default, planner, None) or getattr(residual, planner)
-    with contextlib.redirect_stdout(io.StringIO()):
+    # The reference builds every network it considers; it asks them for shapes alone, so they need no memory.
+    with contextlib.redirect_stdout(io.StringIO()), torch.device("meta"):
         return made(name).plan_experiment()
 
 
@@ -171,7 +173,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
             os.environ[name] = f"{folder}/{name}"
-        os.environ["nnUNet_n_proc_DA"] = "1"
+        os.environ["nnUNet_n_proc_DA"] = "1"  # noqa: SIM112
         jobs = [(f, p) for f in (table() if given.table else ()) for p in given.planners or PLANNERS]
         jobs += [(f, p) for f in map(measured, given.images) for p in given.planners or PLANNERS]
         jobs += [
