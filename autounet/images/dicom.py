@@ -97,7 +97,7 @@ def _series(where: Named, path: Path, options: ReadOptions) -> tuple[Series, tup
     studies, patients = len({one.study_uid for one in found.series}), len({one.patient_key for one in found.series})
     raise where.refuse(
         f"holds {len(found.series)} series of {studies} studies and {patients} patients: {table}",
-        "pass --series with the number or the end of the UID, or put each series into its own folder",
+        "set series under [dataset] in autounet.toml to the number or the end of the UID, or put each series into its own folder",
     )
 
 

@@ -166,7 +166,8 @@ def _check_same_grid(where: Named, slices: tuple[Slice, ...]) -> None:
             )
         if one.spacing_yx_mm is None:
             raise where.refuse(
-                f"holds a series in which {one.name} has no PixelSpacing", "export the series again, or pass --spacing Z,Y,X in millimetres"
+                f"holds a series in which {one.name} has no PixelSpacing",
+                "export the series again, or set spacing_zyx_mm = [z, y, x] under [dataset] in autounet.toml",
             )
         assert first.spacing_yx_mm is not None
         if max(abs(a - b) / max(b, 1e-9) for a, b in zip(one.spacing_yx_mm, first.spacing_yx_mm, strict=True)) > 1e-3:
@@ -178,7 +179,7 @@ def _check_same_grid(where: Named, slices: tuple[Slice, ...]) -> None:
         if min(one.spacing_yx_mm) <= 0:
             raise where.refuse(
                 f"holds a series in which {one.name} has a PixelSpacing of {one.spacing_yx_mm} mm",
-                "export the series again, or pass --spacing Z,Y,X",
+                "export the series again, or set spacing_zyx_mm = [z, y, x] under [dataset] in autounet.toml",
             )
 
 
@@ -204,7 +205,7 @@ def _distance(where: Named, slices: tuple[Slice, ...], along: NDArray[np.float64
         table = ", ".join(f"{count} x {step:g} mm" for step, count in sorted(kinds.items())[:8])
         raise where.refuse(
             f"holds a series in which the slices are unevenly spaced: {table}",
-            "pass --resample-tilt to interpolate them evenly, or export an even series",
+            "set resample_tilt = true under [dataset] in autounet.toml to interpolate them evenly",
         )
     return float(along[-1] / len(steps))
 
@@ -245,6 +246,6 @@ def _lateral(
         angle = degrees(atan2(float(np.linalg.norm(sideways_yx[-1])), float(along[-1])))
         raise where.refuse(
             f"holds a series in which the slices are tilted by {angle:.2f} degrees (gantry tilt), so the volume is skewed",
-            "pass --resample-tilt to interpolate them onto a rectangular grid",
+            "set resample_tilt = true under [dataset] in autounet.toml to interpolate them onto a rectangular grid",
         )
     return y, x

@@ -95,7 +95,10 @@ def _info(source: Source, head: bytes, path: Path, options: ReadOptions) -> Imag
     if options.spacing_zyx_mm is not None:
         spacing = np.array(options.spacing_zyx_mm[::-1])
     elif not (np.isfinite(spacing).all() and spacing.min() > 0):
-        raise source.refuse(f"has a spacing of {spacing.tolist()} mm", "correct the header, or pass --spacing Z,Y,X in millimetres")
+        raise source.refuse(
+            f"has a spacing of {spacing.tolist()} mm",
+            "correct the header, or set spacing_zyx_mm = [z, y, x] under [dataset] in autounet.toml",
+        )
     placed: Placed = from_lps(source, shape_zyx, np.diag(spacing), np.array(struct.unpack_from(_ORIGIN[1], head, _ORIGIN[0])[:3]), "origin")
     geometry = checked(source, placed.geometry, options)
     kept = bytearray(_SIZE)

@@ -247,7 +247,10 @@ def _placed(source: Source, fields: dict[str, str], rank: int, shape_zyx: tuple[
     if key := next((k for k in _SPACING if k in fields), None):
         spacing[:axes] = _numbers(source, fields, key, float, rank)[:axes]
     if options.spacing_zyx_mm is None and spacing.min() <= 0:
-        raise source.refuse(f"has a spacing of {' '.join(f'{v:g}' for v in spacing)} mm", "correct ElementSpacing, or pass --spacing Z,Y,X")
+        raise source.refuse(
+            f"has a spacing of {' '.join(f'{v:g}' for v in spacing)} mm",
+            "correct ElementSpacing, or set spacing_zyx_mm = [z, y, x] under [dataset] in autounet.toml",
+        )
     norms = np.linalg.norm(directions, axis=0)
     if np.abs(norms - 1).max() > 1e-3:
         raise source.refuse(

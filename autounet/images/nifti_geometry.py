@@ -22,7 +22,7 @@ DISAGREE_VOXELS = 0.1  # at a corner: more than this and the two placements are 
 _MICROMETRES = 3
 _UNITS_MM = {0: 1.0, 1: 1000.0, 2: 1.0, _MICROMETRES: 0.001}
 _UNIT_NAMES = {1: "metres", _MICROMETRES: "micrometres"}
-_TRUST = "pass --trust sform or --trust qform to say which placement is right"
+_TRUST = "set trust = 'sform' or 'qform' under [dataset] in autounet.toml to say which is right"
 
 
 def place(source: Source, header: NiftiHeader, options: ReadOptions) -> Placed:
@@ -34,7 +34,7 @@ def place(source: Source, header: NiftiHeader, options: ReadOptions) -> Placed:
     elif header.analyze or (header.qform_code <= 0 and header.sform_code <= 0 and options.trust is None):
         kind = "Analyze 7.5 header" if header.analyze else "header (qform_code and sform_code are 0)"
         raise source.refuse(
-            f"has no orientation in its {kind}", "pass --trust stored to take the axes as stored, or convert it with its orientation"
+            f"has no orientation in its {kind}", "set trust = 'stored' under [dataset] in autounet.toml to take the axes as stored"
         )
     else:
         placed = _from_affine(source, header, options, shape_zyx, spacing_xyz, notes)
@@ -91,7 +91,10 @@ def _wanted(source: Source, header: NiftiHeader, options: ReadOptions) -> tuple[
         return tuple(name for name, there in given.items() if there)
     if not given[options.trust] and any(given.values()):
         other = next(name for name, there in given.items() if there)
-        raise source.refuse(f"has no {options.trust} (its code is 0), only a {other}", f"pass --trust {other}, or leave it out")
+        raise source.refuse(
+            f"has no {options.trust} (its code is 0), only a {other}",
+            f"set trust = '{other}' under [dataset] in autounet.toml, or leave it out",
+        )
     return (options.trust,)
 
 
@@ -120,7 +123,7 @@ def _pixdim(source: Source, header: NiftiHeader, options: ReadOptions) -> tuple[
             if axis < len(header.dim) and not (size == 1 and mm == 0):
                 raise source.refuse(
                     f"has a spacing of {mm:g} mm along {'xyz'[axis]} (pixdim[{axis + 1}])",
-                    "correct the header, or pass --spacing Z,Y,X in millimetres",
+                    "correct the header, or set spacing_zyx_mm = [z, y, x] under [dataset] in autounet.toml",
                 )
             mm = 1.0 / unit
         spacing.append(mm * unit if isfinite(mm) and mm > 0 else 1.0)
@@ -132,10 +135,16 @@ def _sform(source: Source, header: NiftiHeader, unit: float) -> NDArray[np.float
     affine = np.eye(4)
     affine[:3] = np.array(header.srow, np.float64).reshape(3, 4)
     if not np.isfinite(affine).all():
-        raise source.refuse("has a number in its sform (srow) that is not finite", "correct the header, or pass --trust qform")
+        raise source.refuse(
+            "has a number in its sform (srow) that is not finite",
+            "correct the header, or set trust = 'qform' under [dataset] in autounet.toml",
+        )
     affine[:3] *= unit
     if not np.linalg.norm(affine[:3, :3], axis=0).min() or not np.linalg.det(affine[:3, :3]):
-        raise source.refuse("has a singular sform (srow): it flattens the volume", "correct the header, or pass --trust qform")
+        raise source.refuse(
+            "has a singular sform (srow): it flattens the volume",
+            "correct the header, or set trust = 'qform' under [dataset] in autounet.toml",
+        )
     return affine
 
 
@@ -143,7 +152,10 @@ def _qform(source: Source, header: NiftiHeader, spacing_xyz: TripleMm, unit: flo
     quatern = (*header.quatern[:3], *(unit * v for v in header.quatern[3:]))
     affine = quaternion_affine(quatern, spacing_xyz, -1.0 if header.pixdim[0] < 0 else 1.0)
     if affine is None:
-        raise source.refuse(f"has no rotation in its qform (quatern {header.quatern[:3]})", "correct the header, or pass --trust sform")
+        raise source.refuse(
+            f"has no rotation in its qform (quatern {header.quatern[:3]})",
+            "correct the header, or set trust = 'sform' under [dataset] in autounet.toml",
+        )
     return affine
 
 
@@ -162,7 +174,7 @@ def _scaled_by_pixdim(
     shown = ", ".join(f"{v:.6g}" for v in spacing_xyz), ", ".join(f"{v:.6g}" for v in norms)
     raise source.refuse(
         f"has two spacings in x, y, z: {shown[0]} mm in pixdim, {shown[1]} mm in its sform",
-        "pass --trust sform if that is right, or --spacing Z,Y,X in millimetres",
+        "set trust = 'sform' under [dataset] in autounet.toml if that is right, or spacing_zyx_mm = [z, y, x]",
     )
 
 

@@ -228,7 +228,7 @@ def _placed(source: Source, fields: dict[str, str], sizes: tuple[int, ...], chan
         if not flat and options.trust != "stored":
             raise source.refuse(
                 "has no orientation in its header (no space directions)",
-                "pass --trust stored to take the axes as stored, or write it again with them",
+                "set trust = 'stored' under [dataset] in autounet.toml to take the axes as stored, or write it again with them",
             )
         return _unplaced(source, fields, shape_zyx, channel_axis, options)
     vectors = [_vector(source, word, len(space_sizes)) for word in re.findall(r"\([^)]*\)", fields["space directions"])]
@@ -264,7 +264,9 @@ def _unplaced(
         for axis, word in enumerate(vectors[:3]):
             spacing[axis] = float(np.linalg.norm(_vector(source, word, word.count(",") + 1)))
     if min(spacing) <= 0 and options.spacing_zyx_mm is None:
-        raise source.refuse(f"has a spacing of {spacing} mm", "correct its spacings, or pass --spacing Z,Y,X")
+        raise source.refuse(
+            f"has a spacing of {spacing} mm", "correct its spacings, or set spacing_zyx_mm = [z, y, x] under [dataset] in autounet.toml"
+        )
     x, y, z = (abs(v) or 1.0 for v in spacing)
     geometry = Geometry(shape_zyx=shape_zyx, spacing_zyx_mm=(z, y, x), origin_xyz_mm=(0.0, 0.0, 0.0), direction=STRAIGHT, flat=True)
     return Placed(checked(source, geometry, options), ("axes taken as stored",))

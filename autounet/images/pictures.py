@@ -175,7 +175,7 @@ def _kind(source: Source, picture: Any, form: Format, options: ReadOptions) -> t
     if picture.mode in ("P", "PA"):
         raise source.refuse(
             "stores its colours in a palette",
-            "save it as gray or RGB, or pass --palette-indices if the numbers behind the colours are meant",
+            "save it as gray or RGB; for the numbers behind the colours set palette_indices = true under [dataset] in autounet.toml",
         )
     if picture.mode not in _MODES:
         raise source.refuse(f"has the colour mode {picture.mode}", "save it as gray or RGB")

@@ -66,12 +66,12 @@ def checked(source: Named, geometry: Geometry, options: ReadOptions, *, shortest
         if not shortest_mm <= mm <= LONGEST_MM and options.spacing_zyx_mm is None:
             raise source.refuse(
                 f"has a spacing of {mm:g} mm along {axis}, outside {shortest_mm:g} to {LONGEST_MM:g} mm",
-                "pass --spacing Z,Y,X in millimetres to correct it, or --unusual-geometry if it is right",
+                "set spacing_zyx_mm = [z, y, x] under [dataset] in autounet.toml to correct it, or unusual_geometry = true if it is right",
             )
     if max(map(abs, geometry.origin_xyz_mm)) > FARTHEST_MM:
         x, y, z = geometry.origin_xyz_mm
         raise source.refuse(
             f"lies at ({x:g}, {y:g}, {z:g}) mm, more than {FARTHEST_MM / 1000:g} m away",
-            "correct the origin, or pass --unusual-geometry if it is right",
+            "correct the origin, or set unusual_geometry = true under [dataset] in autounet.toml if it is right",
         )
     return geometry

@@ -84,7 +84,7 @@ def _check_links(path: Path, name: str, options: ReadOptions) -> None:
         return
     raise UserError(
         f"{name} is a link that leaves the folder {printable(options.root.name)}",
-        "copy the file there, or pass --follow-symlinks to read linked files elsewhere",
+        "copy the file there, or set follow_symlinks = true under [dataset] in autounet.toml",
     )
 
 

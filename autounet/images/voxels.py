@@ -31,14 +31,14 @@ def check_budget(source: Named, shape: tuple[int, ...], dtype: np.dtype[Any], op
     needed = check_possible(source, shape, dtype, options)
     allowed = _allowed_bytes(options)
     if needed > allowed:
-        raise _too_large(source, shape, needed, f"{allowed / 1e9:,.2f} GB are allowed")
+        raise _too_large(source, shape, needed, f"{_size(allowed)} are allowed")
     return needed
 
 
 def _too_large(source: Named, shape: tuple[int, ...], needed: int, limit: str) -> UserError:
     sizes = " x ".join(str(size) for size in shape[::-1])
     return source.refuse(
-        f"declares {sizes} voxels, {needed / 1e9:,.2f} GB; {limit}", "check the header, crop the image, or raise --max-ram"
+        f"declares {sizes} voxels, {_size(needed)}; {limit}", "check the header, crop the image, or raise --max-ram"
     )
 
 
@@ -117,7 +117,7 @@ def _filled(source: Named, voxels_czyx: NDArray[Any], options: ReadOptions) -> t
         value = flat[first]
         raise source.refuse(
             f"holds {count:,} voxels that are NaN or infinite, the first is {value} at x={x}, y={y}, z={z}",
-            "repair the image, or pass --fill-nonfinite VALUE to replace them",
+            "repair the image, or set fill_nonfinite = 0.0 under [dataset] in autounet.toml to replace them",
         )
     return (f"{count:,} voxels that were NaN or infinite became {options.fill_nonfinite:g}",)
 
@@ -150,6 +150,10 @@ def smallest_unsigned(source_name: str, highest: int, lowest: int) -> np.dtype[A
     if lowest < 0:
         raise UserError(f"{source_name} would hold the negative value {lowest}", "write masks with values of 0 and above")
     return np.dtype(np.min_scalar_type(highest))
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:,.2f} GB" if count >= 1e9 else f"{count / 1e6:,.2f} MB"
 
 
 def _allowed_bytes(options: ReadOptions) -> int:

@@ -26,7 +26,7 @@ def test_b078_b079_values_that_are_not_finite_are_refused_or_filled(tmp_path: Pa
         nifti(path, array=array)
     else:
         sitk.WriteImage(sitk.GetImageFromArray(array.T.copy()), str(path))
-    refused(path, "2 voxels", f"{value}", "x=3, y=2, z=1", "--fill-nonfinite")
+    refused(path, "2 voxels", f"{value}", "x=3, y=2, z=1", "fill_nonfinite = ")
     image = accepted(path, "2 voxels that were NaN or infinite became -7", options=ReadOptions(fill_nonfinite=-7.0))
     assert (image.voxels_czyx == -7).sum() == 2
     assert image.voxels_czyx[0, 1, 2, 3] == -7

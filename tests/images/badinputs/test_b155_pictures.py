@@ -66,7 +66,7 @@ def test_b106_b155_a_palette_is_asked_about(tmp_path: Path) -> None:
     picture = Pillow.frombytes("P", (50, 40), classes.tobytes())
     picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9])
     picture.save(tmp_path / "case.png")
-    refused(tmp_path / "case.png", "palette", "--palette-indices", header_too=True)
+    refused(tmp_path / "case.png", "palette", "palette_indices = true", header_too=True)
     image = accepted(tmp_path / "case.png", options=ReadOptions(palette_indices=True))
     assert np.array_equal(image.voxels_czyx[0, 0], classes)
 
