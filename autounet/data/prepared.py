@@ -29,7 +29,8 @@ from planners.strict_json import to_plain
 SCHEMA = 1
 IMAGE, LABEL, LOCATIONS, RECORD = "image.b2nd", "label.b2nd", "locations.npy", "case.json"
 CHUNK_VOXELS = 3 * 2**19  # 6 MiB of float32: what is checked, and lost, together
-FLAT = 32
+SLAB_VOXELS = 2**24  # a row of chunks is made at once: 64 MiB of float32
+THIN, FLAT = 8, 32
 THREADED_VOXELS = 2**21
 BLOCK_VOXELS = 2**15  # what is unpacked together: 128 KiB of float32 stay in a core's cache
 Box = tuple[slice, slice, slice]
@@ -219,14 +220,17 @@ def _write_label(label: Any, case: CaseOnGrid, chunk_rows: int, pool: Executor, 
 
 
 def chunk_shape(shape_zyx: Triple, grain_zyx: Triple) -> Triple:
-    """The grain or up to twice as much, but equal parts of each axis: a last chunk that is mostly padding is packed and read like a full one."""
+    """The grain or up to twice as much, in equal parts: a last chunk of mostly padding is packed and read like a full one."""
     parts = [max(1, size // grain) for size, grain in zip(shape_zyx, grain_zyx, strict=True)]
     while True:
         z, y, x = (-(-size // part) for size, part in zip(shape_zyx, parts, strict=True))
-        if z * y * x <= CHUNK_VOXELS:
+        if z * shape_zyx[1] * shape_zyx[2] > SLAB_VOXELS and z > THIN:
+            parts[0] += 1
+        elif z * y * x > CHUNK_VOXELS:
+            # Flat chunks are read for one slice of them; but until there, thin slabs are the better way to be small.
+            parts[0 if z > FLAT else (z, y, x).index(max(z, y, x))] += 1
+        else:
             return z, y, x
-        # Flat chunks make thin slabs, and slabs are what a large case is prepared in.
-        parts[0 if z > FLAT else (z, y, x).index(max(z, y, x))] += 1
 
 
 def grain_of(patch_zyx: Triple) -> Triple:

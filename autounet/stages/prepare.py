@@ -19,6 +19,7 @@ from autounet.data.dataset import Case, Dataset
 from autounet.data.prepared import DamageError, PreparedCase, PreparedTable, grain_of, table_path, write_prepared
 from autounet.data.prepared_key import case_key, plan_key
 from autounet.data.voxels import CaseVoxels, read_case
+from autounet.images.read import read_header
 from autounet.job import Job
 from autounet.rng import generator
 from autounet.store.cache import RECORD, Cache
@@ -118,14 +119,23 @@ def _missing(dataset: Dataset, store: Cache, keys: dict[str, dict[str, str]], ch
         wanted = {keys[c.name][case_id]: c for c in reversed(chosen) if store.get(keys[c.name][case_id]) is None}
         if wanted:
             case = dataset.case(case_id)
-            work.append(_Work(case=case, wanted=tuple((c, key) for key, c in wanted.items()), bytes_needed=_bytes_needed(case)))
+            work.append(_Work(case=case, wanted=tuple((c, key) for key, c in wanted.items()), bytes_needed=_most_bytes(case)))
     return sorted(work, key=lambda one: -one.bytes_needed)
 
 
-def _bytes_needed(case: Case) -> int:
-    """Voxels of all channels and of the label as they are read; channels from several files are there twice while they are stacked."""
-    channels = len(case.images)
+def _most_bytes(case: Case) -> int:
+    """What a case can take at most: voxels of all channels and of the label as they are read, whatever their type."""
+    channels = len(case.images)  # from several files they are there twice while they are stacked
     return prod(case.shape_zyx or UNKNOWN_ZYX) * (4 * (channels if channels == 1 else 2 * channels) + 6)
+
+
+def _bytes_by_header(dataset: Dataset, case: Case) -> int:
+    """The same with the types that the files' headers tell: most images are 16 bit, most labels 8."""
+    if case.label is None or any(file.kind != "image" for file in (*case.images, case.label)):
+        return _most_bytes(case)
+    sizes = {file.path: read_header(dataset.folder / file.path).voxel_bytes for file in (*case.images, case.label)}
+    image = sum(sizes[path] for path in {file.path for file in case.images})
+    return image * (1 if len(case.images) == 1 else 2) + sizes[case.label.path] + 2 * prod(case.shape_zyx or UNKNOWN_ZYX)
 
 
 def _warn_of_room(work: list[_Work], store: Cache, job: Job) -> None:
@@ -251,7 +261,8 @@ class _Preparer:
         wanted = [(configuration, key) for configuration, key in one.wanted if not self._there(key)]
         if not wanted:
             return 0
-        with self._room.take(one.bytes_needed, one.case.id):
+        needed = one.bytes_needed if one.bytes_needed <= self._free_bytes else _bytes_by_header(self._dataset, one.case)
+        with self._room.take(needed, one.case.id):
             voxels = read_case(self._dataset, one.case)
             for configuration, key in wanted:
                 stop.check()

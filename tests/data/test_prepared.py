@@ -184,6 +184,7 @@ def test_chunks_follow_the_patch_and_stay_small():
     assert chunk_shape((500, 273, 273), grain_of((112, 160, 128))) == (72, 137, 137)
     assert chunk_shape((36, 50, 35), grain_of((40, 56, 40))) == (36, 50, 35)
     assert chunk_shape((1, 20000, 20000), grain_of((1, 512, 512))) == (1, 513, 513)
+    assert chunk_shape((900, 2000, 2000), grain_of((128, 128, 128))) == (8, 134, 134)  # slabs of 2000 x 2000 are heavy
     assert chunk_shape((300, 512, 512), grain_of((1, 512, 512))) == (1, 512, 512)
 
 

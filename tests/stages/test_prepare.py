@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -299,13 +300,15 @@ def test_blosc_failing_to_write_is_a_disk_error(tmp_path, monkeypatch):
         prepared_module._put(Full(), (slice(0, 1),), np.zeros(100, np.float32))
 
 
-def test_a_case_beyond_the_memory_is_named_with_the_numbers(raw, job):
+def test_a_case_beyond_the_memory_is_named_with_the_numbers(raw, job, monkeypatch):
+    """By their shape two cases are too large; the header of one says that its voxels are not."""
     dataset = open_dataset(raw)
-    huge = tuple(replace(case, shape_zyx=(4000, 2000, 2000)) if case.id == "case_01" else case for case in dataset.cases)
-    report = prepare(replace(dataset, cases=huge), plan_of(), replace(job, max_ram_bytes=2 * 2**30))
+    monkeypatch.setattr(stage, "read_header", lambda path: SimpleNamespace(voxel_bytes=2 * 10**9 if "01" in path.name else 10**4))
+    huge = tuple(replace(case, shape_zyx=(1000, 1000, 1000)) if case.id in ("case_01", "case_02") else case for case in dataset.cases)
+    report = prepare(replace(dataset, cases=huge), plan_of(), replace(job, max_ram_bytes=3 * 2**30))
     assert [failure.case for failure in report.failures] == ["case_01"]
     assert "GiB" in report.failures[0].error.problem
-    assert "2.0 GiB" in report.failures[0].error.problem
+    assert "3.0 GiB" in report.failures[0].error.problem
     assert report.made == 4
 
 
@@ -332,6 +335,7 @@ def test_cases_wait_for_the_memory_of_others():
 RUNNER = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from autounet.data.open import open_dataset
 from autounet.job import Job
 from autounet.progress import Progress
@@ -405,6 +409,7 @@ def test_two_at_once_share_the_work_and_do_none_of_it_twice(tmp_path):
 MEMORY_RUNNER = """
 import resource, sys
 from pathlib import Path
+from types import SimpleNamespace
 import torch  # whatever loaded it, it counts
 from autounet.data.open import open_dataset
 from autounet.job import Job
