@@ -73,6 +73,7 @@ class Wish:
     uncertainty: bool = False
     classes: tuple[str, ...] | None = None  # only these; the others become background
     threads: int | None = None
+    max_ram_bytes: int | None = None
     post_process: bool = True
 
 
@@ -144,7 +145,13 @@ class Model:
     def _options(self, wish: Wish) -> Any:
         from autounet.inference.ensemble import Options
 
-        options = Options(probabilities=wish.probabilities, uncertainty=wish.uncertainty, threads=wish.threads, precision=wish.precision)
+        options = Options(
+            probabilities=wish.probabilities,
+            uncertainty=wish.uncertainty,
+            threads=wish.threads,
+            precision=wish.precision,
+            max_ram_bytes=wish.max_ram_bytes,
+        )
         preset = self.bundle.selection.preset(wish.preset) if wish.preset else None
         if preset is not None:
             options = replace(options, step_fraction=preset.step_fraction, mirror=preset.mirror, folds=preset.folds)

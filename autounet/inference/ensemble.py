@@ -41,6 +41,7 @@ class Options:
     probabilities: bool = False
     uncertainty: bool = False
     threads: int | None = None
+    max_ram_bytes: int | None = None
 
     def settings(self, configuration: Configuration) -> InferenceSettings:
         """The plan's, with this call's changes."""
@@ -62,7 +63,7 @@ def predict_case(ensemble: Ensemble, image_czyx: NDArray[Any], geometry: Geometr
         )
     firsts: dict[str, NDArray[Any]] = {}
     panels = [_panel(ensemble, chosen, image_czyx, geometry, options, firsts) for chosen in ensemble.chosen]
-    return predict_panels(panels, ensemble.plan, threads=options.threads)
+    return predict_panels(panels, ensemble.plan, threads=options.threads, max_ram_bytes=options.max_ram_bytes)
 
 
 def _panel(
@@ -81,7 +82,9 @@ def _panel(
             first = Chosen(configuration=configuration.previous, folds=chosen.folds)
             lone = replace(options, probabilities=False, uncertainty=False)
             panel = _panel(ensemble, first, image_czyx, geometry, lone, firsts)
-            firsts[configuration.previous] = predict_panels([panel], ensemble.plan, threads=options.threads).label_zyx
+            firsts[configuration.previous] = predict_panels(
+                [panel], ensemble.plan, threads=options.threads, max_ram_bytes=options.max_ram_bytes
+            ).label_zyx
         labels = previous_on_grid(firsts[configuration.previous], prepared.frame, configuration)
         source = ArraySource(prepared.image_czyx, labels, len(ensemble.plan.labels.foreground))
     members = ensemble.members[configuration.name]

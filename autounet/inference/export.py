@@ -53,12 +53,13 @@ class Exported:
         if taken is not None:
             at = torch.from_numpy(taken % ring.depth)
             straight = bool((at[1:] - at[:-1] == 1).all())
-            return ring.sums_krowyx[:, int(at[0]) : int(at[-1]) + 1] if straight else ring.sums_krowyx[:, at.to(ring.sums_krowyx.device)]
+            sums = ring.sums_krowyx
+            return (sums[:, int(at[0]) : int(at[-1]) + 1] if straight else sums[:, at.to(sums.device)]).float()
         low, weights = self.rows.weights(start, stop)
         mixture = torch.from_numpy(weights).to(ring.sums_krowyx.device)
         mixed: Tensor | None = None
         for piece, own in ring.rows(low, low + weights.shape[1]):
-            part = torch.matmul(mixture[:, own], piece.flatten(2)).reshape(len(piece), -1, *piece.shape[2:])
+            part = torch.matmul(mixture[:, own], piece.flatten(2).float()).reshape(len(piece), -1, *piece.shape[2:])
             mixed = part if mixed is None else mixed.add_(part)
         assert mixed is not None, "no rows were asked for"
         return mixed

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autounet import machine
 from autounet.arrays.frame import Frame
 from autounet.arrays.resample import axis_orders, thick_axis
+from autounet.inference.budget import Sizes, fitted
 from autounet.inference.export import Export, Exported, Wanted
 from autounet.inference.forward import Voters, device_of
 from autounet.inference.settings import InferenceSettings, Member, Prediction
@@ -53,28 +55,64 @@ def predict_prepared(  # noqa: PLR0913 - the one door of this package; every arg
         raise UserError("there is no trained network to predict with", "train at least one fold")
     settings = settings or InferenceSettings.of(members[0].configuration)
     source = ArraySource(prepared_image_czyx, previous_zyx, len(plan.labels.foreground) if previous_zyx is not None else 0)
-    return predict_panels([Panel(members, source, frame, settings)], plan, threads=threads)
+    return predict_panels([Panel(members, source, frame, settings)], plan, threads=threads, max_ram_bytes=max_ram_bytes, progress=progress)
 
 
-def predict_panels(panels: Sequence[Panel], plan: Plan, *, threads: int | None = None) -> Prediction:
+def predict_panels(
+    panels: Sequence[Panel],
+    plan: Plan,
+    *,
+    threads: int | None = None,
+    max_ram_bytes: int | None = None,
+    progress: Progress | None = None,
+) -> Prediction:
     """Several configurations in one pass: their probabilities are averaged on the native grid, row by row."""
     decision = Decision.of(plan.labels)
     wanted = Wanted(any(p.settings.probabilities for p in panels), any(p.settings.uncertainty for p in panels))
     order = sweep_order(panels[0].source.shape_zyx, panels[0].members[0].configuration.patch_zyx)
-    exported = [_exported(panel, decision, order) for panel in panels]
+    sweeps = [_sweep(panel, decision, order) for panel in panels]
+    if max_ram_bytes is not None:
+        _fit(sweeps, panels, plan, wanted, max_ram_bytes)
+    if progress is not None:
+        progress.detail(f"{sum(s.tiles for s in sweeps)} tiles of {', '.join(str(s.voters.patch_zyx) for s in sweeps)} voxels")
+    exported = [_exported(sweep, panel) for sweep, panel in zip(sweeps, panels, strict=True)]
     with torch_threads(threads):
         return Export(exported, panels[0].frame, decision, wanted).run()
 
 
-def _exported(panel: Panel, decision: Decision, order: Triple) -> Exported:
-    configuration = panel.members[0].configuration
-    resampling = configuration.resampling
+def _sweep(panel: Panel, decision: Decision, order: Triple) -> Sweep:
+    voters = Voters(panel.members, panel.settings, _in_flight(panel), decision.heads)
+    return Sweep(panel.source, voters, panel.settings, decision, order)
+
+
+def _exported(sweep: Sweep, panel: Panel) -> Exported:
+    resampling = panel.members[0].configuration.resampling
     # On the way back the network's grid is the old one, so its spacing is asked first.
     thick = thick_axis(panel.frame.spacing_zyx_mm, panel.frame.cropped_spacing_zyx_mm) if resampling.thick_axis == "auto" else None
     orders = axis_orders(resampling, thick, resampling.logits_order)
-    voters = Voters(panel.members, panel.settings, _in_flight(panel), decision.heads)
-    sweep = Sweep(panel.source, voters, panel.settings, decision, order)
     return Exported(sweep, panel.frame.cropped_shape_zyx, orders, panel.weight)
+
+
+def _fit(sweeps: Sequence[Sweep], panels: Sequence[Panel], plan: Plan, wanted: Wanted, limit_bytes: int) -> None:
+    """Fewer patches at once, or an accumulator of half the precision, when memory asks for it."""
+    import torch
+
+    sizes = [
+        Sizes(
+            configuration=panel.members[0].configuration,
+            shape_zyx=panel.source.shape_zyx,
+            order=sweep.order,
+            channels=sweep.voters.channels + sweep.extra,
+            in_flight=sweep.voters.in_flight,
+        )
+        for sweep, panel in zip(sweeps, panels, strict=True)
+    ]
+    extra = (plan.labels.heads if wanted.probabilities else 0) + 2 * wanted.uncertainty
+    # The prepared images are there already, and so counted in what the process has.
+    chosen = fitted(sizes, 0, panels[0].frame.stored_shape_zyx, extra, base_bytes=machine.process_tree_bytes(), limit_bytes=limit_bytes)
+    for sweep, size in zip(sweeps, chosen, strict=True):
+        sweep.voters.in_flight = size.in_flight
+        sweep.dtype = torch.float32 if size.accumulator_bytes == 4 else torch.float16
 
 
 def _in_flight(panel: Panel) -> int:
@@ -95,8 +133,3 @@ def torch_threads(threads: int | None) -> Iterator[None]:
     finally:
         if threads is not None and threads != before:
             torch.set_num_threads(before)
-
-
-def without_mirrors(settings: InferenceSettings) -> InferenceSettings:
-    """The same without test-time mirroring."""
-    return replace(settings, mirror_axes=())

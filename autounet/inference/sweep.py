@@ -83,13 +83,14 @@ class Sweep:
         self.extra = int(voters.disagree)
         self.ring = RollingAccumulator(0, 1, (1, 1), torch.float32, voters.device)
         self.finished = 0  # rows below this one are final
+        self.dtype = torch.float32
 
     def make_room(self, kept_below: int) -> None:
         """Allocate the ring: a patch's rows, and those below the finished front that the export still wants."""
         shape, patch = self.source.shape_zyx, self.voters.patch_zyx
         depth = min(patch[self.order[0]] + kept_below, self.rows_in_all)
         plane = (shape[self.order[1]], shape[self.order[2]])
-        self.ring = RollingAccumulator(self.voters.channels + self.extra, depth, plane, torch.float32, self.voters.device)
+        self.ring = RollingAccumulator(self.voters.channels + self.extra, depth, plane, self.dtype, self.voters.device)
 
     def __iter__(self) -> Iterator[int]:
         """Finish rows, again and again; yields how many are final. Whoever has read rows releases them."""

@@ -17,7 +17,7 @@ from autounet.inference.inputs import InputCase, list_inputs, read_input
 from autounet.job import Job
 from autounet.model import Mask, Model, Wish, load
 from autounet.store.cache import key
-from autounet.store.digest import digest_file
+from autounet.store.digest import digest_file, digest_tree
 from autounet.store.manifest import Manifest
 from autounet.store.selection import PresetName
 from autounet.store.strict import write_value
@@ -35,10 +35,15 @@ class PredictOptions:
     gpu_memory: int | None = None
     dry_run: bool = False
 
-    def wish(self, threads: int) -> Wish:
+    def wish(self, threads: int, max_ram_bytes: int | None) -> Wish:
         """As the model takes it."""
         return Wish(
-            preset=self.preset, probabilities=self.probabilities, uncertainty=self.uncertainty, classes=self.classes, threads=threads
+            preset=self.preset,
+            probabilities=self.probabilities,
+            uncertainty=self.uncertainty,
+            classes=self.classes,
+            threads=threads,
+            max_ram_bytes=max_ram_bytes,
         )
 
 
@@ -113,7 +118,7 @@ class _Run:
     def __init__(self, model: Model, output: Path, job: Job, options: PredictOptions) -> None:
         self.model, self.output, self.job, self.options = model, output, job, options
         self.manifest = Manifest.open(output)
-        self.wish = options.wish(job.threads or machine.cores())
+        self.wish = options.wish(job.threads or machine.cores(), job.max_ram_bytes)
         self.key = key(model.bundle.sha256, repr((options.preset, options.probabilities, options.uncertainty, options.classes)))
 
     def mask_name(self, case: InputCase) -> str:
@@ -133,7 +138,7 @@ class _Run:
         return self.manifest.has(self.stamp_name(case), check="hash") and path.read_text() == self._stamp(case)
 
     def _stamp(self, case: InputCase) -> str:
-        return key(self.key, *(digest_file(path).sha256 for path in case.files))
+        return key(self.key, *(_hash(path) for path in case.files))
 
     def one(self, case: InputCase, image: "Future[Image] | None") -> PredictedCase:
         """Predict and write one case, or say why not."""
@@ -184,7 +189,7 @@ def _read_ahead(cases: tuple[InputCase, ...], run: _Run) -> "Iterator[tuple[Inpu
     with ThreadPoolExecutor(1) as pool:
         ahead: list[tuple[InputCase, Future[Image] | None]] = []
         for case in cases:
-            wanted = None if _is_there(case, run) else pool.submit(read_input, case, run.model.plan)
+            wanted = None if _is_there(case, run) else pool.submit(read_input, case)
             ahead.append((case, wanted))
             if len(ahead) > 1:
                 yield ahead.pop(0)
@@ -204,6 +209,10 @@ def _check_folders(source: Path, output: Path) -> None:
         raise UserError("the output folder lies in the input", "name an output folder elsewhere: nothing is ever written into the input")
     if output.exists() and not output.is_dir():
         raise UserError(f"{output.name} is a file", "name a folder for the masks")
+
+
+def _hash(path: Path) -> str:
+    return digest_tree(path).sha256 if path.is_dir() else digest_file(path).sha256
 
 
 def _safe(name: str) -> str:
