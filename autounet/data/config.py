@@ -18,7 +18,7 @@ MAX_BYTES = 2**20
 
 _DATASET = {
     **dict.fromkeys(("name", "layout", "stacks", "trust", "group_by", "series"), str),
-    **dict.fromkeys(("follow_symlinks", "ignore_geometry", "unusual_geometry", "resample_tilt", "gray"), bool),
+    **dict.fromkeys(("follow_symlinks", "ignore_geometry", "unusual_geometry", "resample_tilt", "gray", "palette_indices"), bool),
     "dimensions": int,
     "spacing_zyx_mm": list,
     "fill_nonfinite": float,
@@ -104,6 +104,7 @@ def _dataset(table: dict[str, Any], config: Config, where: str) -> Config:
         resample_tilt=table.get("resample_tilt", False),
         ignore_geometry=table.get("ignore_geometry", False),
         gray=table.get("gray", False),
+        palette_indices=table.get("palette_indices", False),
     )
     return replace(
         config,

@@ -83,6 +83,7 @@ def options_of(reading: Reading, dataset: Dataset, *, channels: int | None, seri
         root=dataset.folder,
         follow_outside=reading.follow_symlinks,
         resample_tilt=reading.resample_tilt,
+        palette_indices=reading.palette_indices,
         series=series,
     )
 
