@@ -3,9 +3,11 @@
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from zlib import crc32
 
 from autounet.store import calls
 
@@ -22,17 +24,20 @@ class Digest:
 
 def digest_file(path: Path) -> Digest:
     """Size and SHA-256 of a regular file; a link is refused."""
-    descriptor = calls.open_file(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "no regular file", str(path))
-        total, size = sha256(), 0
-        while block := calls.read(descriptor, CHUNK):
-            total.update(block)
-            size += len(block)
-    finally:
-        calls.close(descriptor)
+    total, size = sha256(), 0
+    for block in _blocks(path):
+        total.update(block)
+        size += len(block)
     return Digest(size, total.hexdigest())
+
+
+def holds(path: Path, size: int, crc: int) -> bool:
+    """Whether a file has this size and CRC-32: enough to see that what was written arrived, three times faster than SHA-256."""
+    found_size, found_crc = 0, 0
+    for block in _blocks(path):
+        found_crc = crc32(block, found_crc)
+        found_size += len(block)
+    return (found_size, found_crc) == (size, crc)
 
 
 def digest_tree(path: Path) -> Digest:
@@ -61,3 +66,14 @@ def tree_files(path: Path) -> list[Path]:
 def tree_size(path: Path) -> int:
     """Bytes of all files below a folder."""
     return sum(file.lstat().st_size for file in tree_files(path))
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    descriptor = calls.open_file(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", str(path))
+        while block := calls.read(descriptor, CHUNK):
+            yield block
+    finally:
+        calls.close(descriptor)

@@ -51,14 +51,14 @@ def publish(path: Path, write: Callable[[BinaryIO], object], *, verify: Callable
     try:
         with explained(path, lambda: 0):
             descriptor = calls.open_file(part, _NEW, 0o600)
-        written = _write_and_sync(descriptor, path, write)
-        with explained(path, lambda: written.size):
-            digest = digest_file(part)
-        if written.sha256 not in ("", digest.sha256) or written.size != digest.size:
+        sink = _write_and_sync(descriptor, path, write)
+        with explained(path, lambda: sink.size):
+            digest = sink.check(part)
+        if digest is None:
             raise UserError(f"{path} was read back differently than it was written", "check the disk, then type the same command again")
         if verify is not None:
             verify(part)
-        with explained(path, lambda: digest.size):
+        with explained(path, lambda: sink.size):
             calls.replace(part, path)
             sync_folder(path.parent)
     except BaseException:
@@ -173,7 +173,7 @@ def sync_folder(folder: Path) -> None:
         calls.close(descriptor)
 
 
-def _write_and_sync(descriptor: int, path: Path, write: Callable[[BinaryIO], object]) -> Digest:
+def _write_and_sync(descriptor: int, path: Path, write: Callable[[BinaryIO], object]) -> Sink:
     sink = Sink(descriptor, path)
     try:
         write(cast(BinaryIO, sink))
@@ -184,7 +184,7 @@ def _write_and_sync(descriptor: int, path: Path, write: Callable[[BinaryIO], obj
             calls.fsync(descriptor)
     finally:
         calls.close(descriptor)
-    return sink.digest()
+    return sink
 
 
 def _write_all(file: BinaryIO, data: bytes) -> None:

@@ -7,9 +7,10 @@ import time
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from autounet.store import calls
-from autounet.store.digest import CHUNK, Digest
+from autounet.store.digest import CHUNK, Digest, digest_file, holds
 from autounet.store.disk import explained
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Sink(io.BufferedIOBase):
         self._descriptor, self._path = descriptor, path
         self._position = 0  # of the next write, the pending bytes included
         self._pending = bytearray()
-        self._hash, self._straight = sha256(), True
+        self._hash, self._crc, self._straight = sha256(), 0, True
 
     def writable(self) -> bool:
         """Yes."""
@@ -46,6 +47,7 @@ class Sink(io.BufferedIOBase):
         view = view.cast("B")
         if self._straight:
             self._hash.update(view)
+            self._crc = crc32(view, self._crc)
         self._position += view.nbytes
         self.size = max(self.size, self._position)
         if len(self._pending) + view.nbytes <= CHUNK:
@@ -73,9 +75,12 @@ class Sink(io.BufferedIOBase):
     def close(self) -> None:
         """Nothing: `publish` closes the descriptor, also under a writer that thinks it owns the file."""
 
-    def digest(self) -> Digest:
-        """Size and hash of what was written; no hash when it was not written in one go."""
-        return Digest(self.size, self._hash.hexdigest() if self._straight else "")
+    def check(self, path: Path) -> Digest | None:
+        """The digest of what was written, when the closed file at `path` holds just that; None when it does not."""
+        if self._straight:
+            return Digest(self.size, self._hash.hexdigest()) if holds(path, self.size, self._crc) else None
+        digest = digest_file(path)  # written to and fro, so only the disk knows the whole
+        return digest if digest.size == self.size else None
 
     def _put(self, view: memoryview) -> None:
         empty_writes = 0
