@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterable
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 from errno import EIO, ENOSPC
 from json import dumps
@@ -20,6 +21,7 @@ from autounet.arrays.locations import Locations, Runs, joined, locate, runs_of
 from autounet.arrays.prepare import CaseOnGrid
 from autounet.store.cache import Cache
 from autounet.store.disk import free_bytes
+from autounet.store.files import publish_bytes
 from autounet.store.strict import read_value
 from planners.errors import UserError
 from planners.fingerprint import Triple
@@ -27,6 +29,7 @@ from planners.plan import Plan
 from planners.strict_json import to_plain
 
 SCHEMA = 1
+DAMAGED = "damaged"  # put into an entry by whoever finds it so; the next prepare makes it anew
 IMAGE, LABEL, LOCATIONS, RECORD = "image.b2nd", "label.b2nd", "locations.npy", "case.json"
 CHUNK_VOXELS = 3 * 2**19  # 6 MiB of float32: what is checked, and lost, together
 SLAB_VOXELS = 2**24  # a row of chunks is made at once: 64 MiB of float32
@@ -151,7 +154,9 @@ class PreparedCase:
         self._checked.add((name, chunk))
 
     def _damage(self, problem: str) -> DamageError:
-        return DamageError(problem, "run `autounet prepare --verify`: it makes the case anew", self.id)
+        with suppress(OSError, UserError):  # a cache that cannot be written is checked with --verify by somebody who can
+            publish_bytes(self.folder / DAMAGED, problem.encode())
+        return DamageError(problem, "run the command again, or `autounet prepare`: the case is made anew", self.id)
 
 
 def open_prepared(work: Path, plan: Plan, configuration_name: str, case_ids: Iterable[str] | None = None) -> dict[str, PreparedCase]:

@@ -16,7 +16,7 @@ from autounet import machine, stop
 from autounet.arrays.prepare import CaseOnGrid
 from autounet.arrays.threads import single_blas_thread
 from autounet.data.dataset import Case, Dataset
-from autounet.data.prepared import DamageError, PreparedCase, PreparedTable, grain_of, table_path, write_prepared
+from autounet.data.prepared import DAMAGED, DamageError, PreparedCase, PreparedTable, grain_of, table_path, write_prepared
 from autounet.data.prepared_key import case_key, plan_key
 from autounet.data.voxels import CaseVoxels, read_case
 from autounet.images.read import read_header
@@ -115,6 +115,9 @@ def _entry_keys(dataset: Dataset, plan: Plan, chosen: list[Configuration]) -> di
 def _missing(dataset: Dataset, store: Cache, keys: dict[str, dict[str, str]], chosen: list[Configuration]) -> list[_Work]:
     """What has to be made, big cases first: they decide how long it takes."""
     work = []
+    for key in {key for table in keys.values() for key in table.values()}:
+        if (store.path(key) / DAMAGED).exists():
+            store.discard(key)
     for case_id in next(iter(keys.values())):
         wanted = {keys[c.name][case_id]: c for c in reversed(chosen) if store.get(keys[c.name][case_id]) is None}
         if wanted:

@@ -195,6 +195,20 @@ def test_verify_finds_a_flipped_bit_and_makes_that_case_anew(raw, job):
     assert entries(job.work) == before
 
 
+def test_damage_found_while_reading_is_made_good_by_the_next_run(raw, job):
+    plan = plan_of()
+    prepare(open_dataset(raw), plan, job)
+    before, case = entries(job.work), open_prepared(job.work, plan, "fine")["case_03"]
+    data = bytearray((case.folder / IMAGE).read_bytes())
+    data[len(data) // 2] ^= 1
+    (case.folder / IMAGE).write_bytes(data)
+    with pytest.raises(UserError, match=r"case_03.*not what was written"):
+        case.read_all()
+    report = prepare(open_dataset(raw), plan, job)
+    assert (report.made, report.found) == (1, 4)
+    assert entries(job.work) == before
+
+
 def test_prune_keeps_what_the_plan_uses(raw, job):
     old, new = plan_of(configuration(spacing=(2.0, 2.0, 2.0))), plan_of()
     prepare(open_dataset(raw), old, job)
