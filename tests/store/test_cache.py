@@ -133,7 +133,7 @@ def test_a_cache_that_others_may_change_is_refused(tmp_path: Path) -> None:
 def test_a_cache_of_another_user_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     os.chown(tmp_path / "cache", 4242, -1)
-    for above in (tmp_path, *list(tmp_path.parents)[:2]):
+    for above in (tmp_path, *list(tmp_path.parents)[:3]):
         above.chmod(0o755)
     os.seteuid(65534)
     try:
