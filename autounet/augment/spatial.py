@@ -1,6 +1,7 @@
 """One sampling grid for rotation, scaling, elastic, flips and the crop; labels by one pass over eight neighbours."""
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from planners.fingerprint import Triple
 OUTSIDE = -1  # label where there is no volume
 UNDECIDED = -2  # mark of a cell whose eight corners differ
 CONTROL_VOXELS = 16  # between the knots of the elastic displacement
+TIE = 1e-4  # weights nearer than this are equal
 Start = tuple[float, float, float]
 
 
@@ -74,38 +76,43 @@ def warp_image(box_czyx: Tensor, points: list[Tensor], patch_zyx: Triple, in_pla
     return _sample(box_czyx[None], _grid(points, patch_zyx, box_czyx.shape[1:]))[0]
 
 
-def warp_labels(boxes_nzyx: Tensor, points: list[Tensor], patch_zyx: Triple) -> Tensor:
+def warp_labels(boxes_nzyx: Tensor, points: list[Tensor], patch_zyx: Triple, in_plane: bool) -> Tensor:
     """The label whose linearly interpolated indicator is largest; -1 outside. Each map on its own."""
     sizes = boxes_nzyx.shape[1:]
     padded = functional.pad(boxes_nzyx, (1, 1) * 3, value=OUTSIDE)
     strides = (padded.shape[2] * padded.shape[3], padded.shape[3], 1)
     corner: Tensor | None = None
-    for point, size, stride in zip(points, sizes, strides, strict=True):
-        index = (point + 1).clamp(0, size).to(torch.int32)  # not below 0, so that cutting off is floor
+    for axis, (point, size, stride) in enumerate(zip(points, sizes, strides, strict=True)):
+        at = (point.round() if in_plane and axis == 0 else point) + 1
+        index = at.clamp(0, size).to(torch.int32)  # not below 0, so that cutting off is floor
         corner = index * stride if corner is None else corner + index * stride
     assert corner is not None
     corner = corner.expand(patch_zyx).reshape(-1)
     warped = torch.empty(boxes_nzyx.shape[0], corner.shape[0], dtype=boxes_nzyx.dtype, device=boxes_nzyx.device)
     for layer, labels in enumerate(padded):
-        found = torch.index_select(_uniform_cells(labels).reshape(-1), 0, corner)
+        found = torch.index_select(_uniform_cells(labels, in_plane).reshape(-1), 0, corner)
         open_at = torch.nonzero(found == UNDECIDED).squeeze(1)
         if len(open_at):
-            found[open_at] = _vote(labels, corner[open_at].long(), _shares(points, sizes, patch_zyx, open_at), strides)
+            shares = _shares(points[in_plane:], sizes[in_plane:], patch_zyx, open_at)
+            found[open_at] = _vote(*_neighbours(labels, corner[open_at].long(), shares, strides[in_plane:]))
         warped[layer] = found
     return warped.view(-1, *patch_zyx)
 
 
-def _uniform_cells(labels_zyx: Tensor) -> Tensor:
-    """At the lower corner of each 2x2x2 cell: its label where all eight agree, else UNDECIDED."""
+def _uniform_cells(labels_zyx: Tensor, in_plane: bool) -> Tensor:
+    """At the lower corner of each 2x2x2 cell: its label where all eight (in the plane: four) agree, else UNDECIDED."""
     edge = labels_zyx[:, :, :-1] == labels_zyx[:, :, 1:]
     face = edge[:, :-1] & edge[:, 1:] & (labels_zyx[:, :-1, :-1] == labels_zyx[:, 1:, :-1])
-    cell = face[:-1] & face[1:] & (labels_zyx[:-1, :-1, :-1] == labels_zyx[1:, :-1, :-1])
     marked = labels_zyx.clone()
+    if in_plane:
+        marked[:, :-1, :-1].masked_fill_(~face, UNDECIDED)
+        return marked
+    cell = face[:-1] & face[1:] & (labels_zyx[:-1, :-1, :-1] == labels_zyx[1:, :-1, :-1])
     marked[:-1, :-1, :-1].masked_fill_(~cell, UNDECIDED)
     return marked
 
 
-def _shares(points: list[Tensor], sizes: torch.Size, patch_zyx: Triple, chosen: Tensor) -> list[Tensor]:
+def _shares(points: Sequence[Tensor], sizes: Sequence[int], patch_zyx: Triple, chosen: Tensor) -> list[Tensor]:
     """Per axis how far each chosen point lies behind its lower corner, 0 to 1."""
     shares = []
     for point, size in zip(points, sizes, strict=True):
@@ -114,25 +121,38 @@ def _shares(points: list[Tensor], sizes: torch.Size, patch_zyx: Triple, chosen: 
     return shares
 
 
-def _vote(labels_zyx: Tensor, corner: Tensor, shares: list[Tensor], strides: tuple[int, int, int]) -> Tensor:
+def _neighbours(labels_zyx: Tensor, corner: Tensor, shares: list[Tensor], strides: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Labels and weights (neighbour, point) of the corners of each point's cell."""
     flat = labels_zyx.reshape(-1)
-    neighbours, weights = [], []
-    for dz in (0, 1):
-        for dy in (0, 1):
-            for dx in (0, 1):
-                neighbours.append(flat[corner + (dz * strides[0] + dy * strides[1] + dx)])
-                z, y, x = (share if d else 1 - share for d, share in zip((dz, dy, dx), shares, strict=True))
-                weights.append(z * y * x)
-    best = neighbours[0].clone()
-    most = torch.full_like(weights[0], -1.0)
-    for candidate in range(8):
-        score = torch.zeros_like(most)
-        for other in range(8):
-            score += weights[other] * (neighbours[other] == neighbours[candidate])
+    labels, weights = [], []
+    for steps in product((0, 1), repeat=len(shares)):
+        labels.append(flat[corner + sum(step * stride for step, stride in zip(steps, strides, strict=True))])
+        factors = [share if step else 1 - share for step, share in zip(steps, shares, strict=True)]
+        weight = factors[0] * factors[1]
+        weights.append(weight * factors[2] if len(factors) == 3 else weight)
+    return torch.stack(labels), torch.stack(weights)
+
+
+def _vote(labels_np: Tensor, weights_np: Tensor) -> Tensor:
+    """The label with most weight at each point; between two labels that is one sum, and there are seldom more."""
+    low, high = torch.aminmax(labels_np, dim=0)
+    is_high = labels_np == high
+    share = (weights_np * is_high).sum(0)
+    won = torch.where(share > 0.5, high, low)
+    hard = torch.nonzero(~(is_high | (labels_np == low)).all(0) | ((share - 0.5).abs() < TIE)).squeeze(1)
+    if len(hard):
+        won[hard] = _full_vote(labels_np[:, hard], weights_np[:, hard])
+    return won
+
+
+def _full_vote(labels_np: Tensor, weights_np: Tensor) -> Tensor:
+    best = labels_np[0].clone()
+    most = torch.full_like(weights_np[0], -1.0)
+    for candidate, own in zip(labels_np, weights_np, strict=True):
         # A tie goes to the nearer corner: its own weight decides, not the value of its label.
-        score += 1e-4 * weights[candidate]
+        score = (weights_np * (labels_np == candidate)).sum(0) + TIE * own
         better = score > most
-        best = torch.where(better, neighbours[candidate], best)
+        best = torch.where(better, candidate, best)
         most = torch.where(better, score, most)
     return best
 

@@ -1,6 +1,6 @@
 """Where the patches of a batch are taken: case and corner, from the rng of that sample alone."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,16 +49,27 @@ class Place:
 
 
 def choose(
-    cases: Mapping[str, SampledCase], configuration: Configuration, labels: Labels, position: int, rng: np.random.Generator
+    cases: Mapping[str, SampledCase],
+    configuration: Configuration,
+    labels: Labels,
+    position: int,
+    rng: np.random.Generator,
+    present: Callable[[str], tuple[int, ...]] | None = None,
 ) -> Place:
-    """A place for the sample at `position` of its batch."""
+    """A place for the sample at `position` of its batch. `present` may remember which classes a case has."""
+
+    def classes(name: str) -> tuple[int, ...]:
+        return cases[name].locations.classes_present if present is None else present(name)
+
     names = list(cases)
     name = names[int(rng.integers(len(names)))]
     foreground = forced(configuration, position, rng)
     if foreground and configuration.sampling.balance == "class_over_cases":
-        name = _case_of_rare_class(cases, labels, rng) or name
+        chosen = 1 + int(rng.integers(max(1, len(labels.foreground))))
+        holders = [other for other in names if chosen in classes(other)]
+        name = holders[int(rng.integers(len(holders)))] if holders else name
     case = cases[name]
-    centre = _foreground(case, configuration, labels, rng) if foreground else None
+    centre = _foreground(case, configuration, labels, rng, classes(name)) if foreground else None
     if centre is None and labels.ignore is not None and not foreground:
         centre = _annotated(case, rng)
     sizes = zip(case.shape_zyx, configuration.patch_zyx, strict=True)
@@ -82,8 +93,9 @@ def _corner(size: int, edge: int, centre: int | None, rng: np.random.Generator) 
     return min(max(centre - edge // 2, 0), size - edge)  # beyond the far border there is nothing to learn from
 
 
-def _foreground(case: SampledCase, configuration: Configuration, labels: Labels, rng: np.random.Generator) -> Triple | None:
-    present = case.locations.classes_present
+def _foreground(
+    case: SampledCase, configuration: Configuration, labels: Labels, rng: np.random.Generator, present: tuple[int, ...]
+) -> Triple | None:
     if labels.regions:
         index = {c.value: i for i, c in enumerate(labels.classes)}
         unions = [tuple(index[v] for v in region.values if index[v] in present) for region in labels.regions]
@@ -102,9 +114,3 @@ def _annotated(case: SampledCase, rng: np.random.Generator) -> Triple | None:
         return case.locations.draw_annotated(rng)
     except AssertionError:  # nothing of this case is marked "ignore", so any place will do
         return None
-
-
-def _case_of_rare_class(cases: Mapping[str, SampledCase], labels: Labels, rng: np.random.Generator) -> str | None:
-    chosen = 1 + int(rng.integers(max(1, len(labels.foreground))))
-    holders = [name for name, case in cases.items() if chosen in case.locations.classes_present]
-    return holders[int(rng.integers(len(holders)))] if holders else None

@@ -1,7 +1,7 @@
 """One sample: its place and its fate are drawn, then only the box that they need is read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +17,6 @@ from autounet.losses.maps import border_weights, skeletons
 from autounet.rng import generator
 from autounet.training.places import Place, SampledCase, choose
 from autounet.training.recipe import Recipe
-from planners.fingerprint import Triple
 
 Span = tuple[int, int]
 
@@ -57,20 +56,26 @@ class Source:
     recipe: Recipe
     cases: Mapping[str, ReadCase]
     previous: Mapping[str, NDArray[Any]] | None = None  # of a cascade: labels of the first stage on this grid
-    patch_zyx: Triple | None = None  # while the patch still grows
+    _present: dict[str, tuple[int, ...]] = field(default_factory=dict)  # classes of the cases asked for so far
 
     def sample(self, step: int, position: int) -> Sample:
         """The sample at that place of that step, whoever asks, in whatever order."""
         recipe = self.recipe
         configuration = recipe.configuration
         rng = generator(recipe.seed, "sample", configuration.name, recipe.fold, step, position)
-        place = choose(self.cases, configuration, recipe.plan.labels, position, rng)
+        place = choose(self.cases, configuration, recipe.plan.labels, position, rng, self.present)
         drawn = draw(configuration.augmentation, len(recipe.plan.channels), configuration.dimensions == 2, rng)
         image, labels = self._read(place, drawn)
         apply_effects(image, drawn.effects)
         for channel in recipe.masked_channels:
             image[channel].masked_fill_(labels[0] < 0, 0.0)
         return self._finished(place.case, image, labels, drawn, rng)
+
+    def present(self, name: str) -> tuple[int, ...]:
+        """The classes of a case."""
+        if name not in self._present:
+            self._present[name] = self.cases[name].locations.classes_present
+        return self._present[name]
 
     def _read(self, place: Place, drawn: Drawn) -> tuple[Tensor, Tensor]:
         """The augmented image (c, z, y, x), and label and, in a cascade, previous label (n, z, y, x)."""
@@ -87,7 +92,7 @@ class Source:
             return flipped(filled[0], drawn.flips).contiguous(), flipped(filled[1], drawn.flips).contiguous()
         middle = [lower + (edge - 1) / 2 - part.start for lower, edge, part in zip(place.lower_zyx, patch, inside, strict=True)]
         points = sampling_points(drawn, patch, (middle[0], middle[1], middle[2]), image.device)
-        return warp_image(image, points, patch, drawn.in_plane), warp_labels(labels, points, patch)
+        return warp_image(image, points, patch, drawn.in_plane), warp_labels(labels, points, patch, drawn.in_plane)
 
     def _finished(self, case: str, image: Tensor, labels: Tensor, drawn: Drawn, rng: np.random.Generator) -> Sample:
         labels.clamp_min_(0)  # outside is background

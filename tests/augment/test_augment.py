@@ -39,7 +39,7 @@ def warp(image, label, drawn, patch, lower):
     """What the sampler does, on a whole volume."""
     middle = tuple(start + (edge - 1) / 2 for start, edge in zip(lower, patch, strict=True))
     points = sampling_points(drawn, patch, middle, CPU)
-    return warp_image(image, points, patch, drawn.in_plane), warp_labels(label[None], points, patch)[0]
+    return warp_image(image, points, patch, drawn.in_plane), warp_labels(label[None], points, patch, drawn.in_plane)[0]
 
 
 def volume(shape=(12, 14, 16), seed=0):

@@ -1,0 +1,67 @@
+"""One real training step on the accelerator: what it holds beyond what was predicted, or that it does not fit."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from autounet.losses.level import Targets
+from autounet.losses.segmentation import SegmentationLoss
+from autounet.networks import build
+from autounet.training.execution import execution
+from autounet.training.learner import make_learner
+from autounet.training.sample import Batch
+from planners.plan import Configuration, Plan
+
+STEPS = 3  # the first finds its kernels, the second has the optimiser's memory, the third is like all others
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """How a device tells what is held; replaced in tests."""
+
+    begin: Callable[[], None]
+    peak_bytes: Callable[[], int]  # since `begin`, with everything that the device holds for this process
+
+
+def measured_bytes(plan: Plan, configuration: Configuration, device: str, meter: Meter | None = None) -> int | None:
+    """The peak of a few real steps; None when the device ran out of memory."""
+    meter = meter or _cuda_meter(torch.device(device))
+    meter.begin()
+    try:
+        _steps(plan, configuration, device)
+    except torch.OutOfMemoryError:
+        return None
+    return meter.peak_bytes()
+
+
+def _steps(plan: Plan, configuration: Configuration, device: str) -> None:
+    labels, schedule = plan.labels, configuration.schedule
+    extra = len(labels.foreground) if configuration.previous is not None else 0
+    channels = len(plan.channels) + extra
+    network = build(configuration.architecture, channels, labels.heads)
+    learner = make_learner(
+        network, SegmentationLoss(loss=configuration.loss, labels=labels), execution(device, schedule.precision), schedule
+    )
+    edges = configuration.patch_zyx[3 - configuration.dimensions :]
+    classes = torch.zeros((configuration.batch_size, *edges), dtype=torch.int16)
+    classes[..., ::2] = len(labels.classes) - 1  # some foreground, or its terms would be idle
+    image = torch.linspace(-1, 1, classes.numel() * channels).reshape(configuration.batch_size, channels, *edges)
+    batch = Batch(image=image, targets=Targets(classes=classes), cases=("probe",) * configuration.batch_size)
+    for _ in range(STEPS):
+        learner.step(batch, schedule.learning_rate, configuration.accumulate)
+
+
+def _cuda_meter(device: torch.device) -> Meter:
+    before = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+
+    def begin() -> None:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+    def peak() -> int:
+        free, total = torch.cuda.mem_get_info(device)
+        beside = max(0, total - free - torch.cuda.memory_reserved(device))  # the context; and whatever else runs there
+        return torch.cuda.max_memory_reserved(device) + min(beside, total - before + torch.cuda.memory_reserved(device))
+
+    return Meter(begin, peak)
