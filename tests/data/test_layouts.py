@@ -205,6 +205,30 @@ def test_nnunet_v1_has_its_channels_in_files(tmp_path: Path) -> None:
     assert files(dataset, "c2") == ["imagesTr/c2_0000.nii.gz", "imagesTr/c2_0001.nii.gz", "labelsTr/c2.nii.gz"]
 
 
+def test_ids_of_four_digits_are_cases_and_not_channels_when_labels_are_called_so(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "d", *(f"{k}/word_{n:04d}.nii.gz" for n in range(3) for k in ("imagesTr", "labelsTr")))
+    record = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "a": 1}, "numTraining": 3, "file_ending": ".nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps(record))
+    assert [c.id for c in open_dataset(folder).training] == ["word_0000", "word_0001", "word_0002"]
+
+
+def test_labels_with_the_digits_of_a_channel_are_found(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "d", *(f"{k}/MMs_{n:03d}_0000.nii.gz" for n in (1, 2) for k in ("imagesTr", "labelsTr")))
+    folder = touch(folder, "imagesTr/MMs_001_0001.nii.gz", "imagesTr/MMs_002_0001.nii.gz")
+    names = {"0": "ED", "1": "ES"}
+    record = {"channel_names": names, "labels": {"background": 0, "a": 1}, "numTraining": 2, "file_ending": ".nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps(record))
+    assert [c.id for c in open_dataset(folder).training] == ["MMs_001", "MMs_002"]
+
+
+def test_a_decathlon_list_may_name_the_first_channel(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "d", *(f"imagesTr/la_{n:03d}_0000.nii.gz" for n in (1, 2)), *(f"labelsTr/la_{n:03d}.nii.gz" for n in (1, 2)))
+    training = [{"image": f"./imagesTr/la_{n:03d}_0000.nii.gz", "label": f"./labelsTr/la_{n:03d}.nii.gz"} for n in (1, 2)]
+    record = {"modality": {"0": "MRI"}, "labels": {"0": "background", "1": "atrium"}, "numTraining": 2, "training": training, "test": []}
+    (folder / "dataset.json").write_text(json.dumps(record))
+    assert files(open_dataset(folder), "la_002") == ["imagesTr/la_002_0000.nii.gz", "labelsTr/la_002.nii.gz"]
+
+
 def test_nnunet_splits_and_regions_are_honoured(tmp_path: Path) -> None:
     folder = make("multichannel", tmp_path / "d", cases=4, size=24, layout="nnunet")
     record = json.loads((folder / "dataset.json").read_text())

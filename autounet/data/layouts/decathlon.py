@@ -63,6 +63,9 @@ def _add(
     suffix = image_suffix(name)
     key = name[: len(name) - len(suffix)]
     folder = PurePosixPath(path).parent
+    if key.endswith("_0000") and (channels > 1 or (label is not None and key not in label)):
+        key = key[:-5]  # listed by its first channel
+        path = str(folder / f"{key}{suffix}")
     if listing.has(path):
         images: tuple[tuple[str, ImageFile], ...] = (("0000", ImageFile(path=path)),)
     else:

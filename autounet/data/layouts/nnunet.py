@@ -131,7 +131,8 @@ def _labels(record: dict[str, Any]) -> Labels:
 
 def _found_cases(listing: Listing, ending: str) -> tuple[list[DraftCase], list[Problem]]:
     root = base(listing)
-    images, labels = _images(listing, root / "imagesTr", ending), _by_stem(listing, root / "labelsTr", ending)
+    labels = _labels_by_case(listing, root / "labelsTr", ending)
+    images = _images(listing, root / "imagesTr", ending, frozenset(labels))
     cases = [DraftCase(key=k, images=i, label=_file(listing, labels.get(k)), split="train" if k in labels else "test") for k, i in images]
     problems: list[Problem] = []
     keys = {k for k, _ in images}
@@ -147,14 +148,24 @@ def _found_cases(listing: Listing, ending: str) -> tuple[list[DraftCase], list[P
     return cases, problems
 
 
-def _images(listing: Listing, folder: PurePosixPath, ending: str) -> list[tuple[str, tuple[tuple[str, ImageFile], ...]]]:
-    """Case and its channels; a file without four digits at its end is its own case with one channel."""
+def _images(
+    listing: Listing, folder: PurePosixPath, ending: str, labels: frozenset[str] = frozenset()
+) -> list[tuple[str, tuple[tuple[str, ImageFile], ...]]]:
+    """Case and its channels; a file without four digits at its end, or called like a label, is its own case with one channel."""
     found: dict[str, list[tuple[str, ImageFile]]] = {}
     for stem, path in _by_stem(listing, folder, ending).items():
-        matched = _CHANNEL.match(stem)
+        matched = None if stem in labels else _CHANNEL.match(stem)
         key, channel = (matched[1], matched[2]) if matched else (stem, "0000")
         found.setdefault(key, []).append((channel, ImageFile(path=str(path))))
     return [(key, tuple(sorted(files, key=lambda f: f[0]))) for key, files in sorted(found.items())]
+
+
+def _labels_by_case(listing: Listing, folder: PurePosixPath, ending: str) -> dict[str, PurePosixPath]:
+    """Labels by case; some people give them the channel's digits too."""
+    stems = _by_stem(listing, folder, ending)
+    if len(stems) > 1 and all(s.endswith("_0000") for s in stems):
+        return {s[:-5]: p for s, p in stems.items()}
+    return stems
 
 
 def _by_stem(listing: Listing, folder: PurePosixPath, ending: str) -> dict[str, PurePosixPath]:
