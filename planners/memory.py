@@ -97,7 +97,8 @@ def _stored(part: _Part, twice: bool) -> int:
 def _encoder(load: Load) -> list[_Part]:
     one, voxels = load.architecture, _voxels(load)
     weights = parameter_parts(one, load.channels, load.heads).encoder
-    parts, before = [], one.features[0]
+    parts: list[_Part] = []
+    before = one.features[0]
     for stage, (width, blocks) in enumerate(zip(one.features, one.encoder_blocks, strict=True)):
         maps = width * voxels[stage]
         if one.kind == "plain":

@@ -41,8 +41,9 @@ class Counter(TorchDispatchMode):
     """Adds up the storages that are alive; what an operation returns is counted until its last reader is gone."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.now, self.peak = 0, 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = 0
+        self.peak = 0
         self._alive: dict[int, weakref.ref[Any]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -96,7 +97,7 @@ def _training(configuration: Configuration, channels: int, labels: Labels) -> in
             nn.utils.clip_grad_norm_(learner.network.parameters(), schedule.clip_norm)
             del logits
             learner.optimiser.step()
-    return counter.peak
+    return int(counter.peak)
 
 
 def _inference(configuration: Configuration, channels: int, labels: Labels) -> int:
@@ -107,7 +108,7 @@ def _inference(configuration: Configuration, channels: int, labels: Labels) -> i
         with way.autocast():
             votes = network(way.image(image)).float()
         del votes
-    return counter.peak
+    return int(counter.peak)
 
 
 def _batch(configuration: Configuration, channels: int, micro: int) -> tuple[torch.Tensor, Targets]:

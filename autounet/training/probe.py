@@ -53,15 +53,14 @@ def _steps(plan: Plan, configuration: Configuration, device: str) -> None:
 
 
 def _cuda_meter(device: torch.device) -> Meter:
-    before = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-
     def begin() -> None:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
 
     def peak() -> int:
         free, total = torch.cuda.mem_get_info(device)
-        beside = max(0, total - free - torch.cuda.memory_reserved(device))  # the context; and whatever else runs there
-        return torch.cuda.max_memory_reserved(device) + min(beside, total - before + torch.cuda.memory_reserved(device))
+        # The context, and whatever else runs on the device: both are lost for training.
+        beside = max(0, total - free - torch.cuda.memory_reserved(device))
+        return torch.cuda.max_memory_reserved(device) + beside
 
     return Meter(begin, peak)

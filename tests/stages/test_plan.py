@@ -1,0 +1,111 @@
+"""The stage writes what was decided, reads what was edited, and lets a real device correct it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from autounet.job import Job
+from autounet.progress import Progress
+from autounet.stages.plan import Devices, plan, read_devices, read_plan
+from planners.errors import UserError
+from planners.hardware import Budget, GiB
+from planners.plan import Configuration, Plan
+from tests.planners.cases import CPU, GPU, alike
+
+HEART = alike(20, (1.37, 1.25, 1.25), (115, 320, 232))
+
+
+def job(tmp_path: Path) -> Job:
+    return Job(work=tmp_path / "heart.autounet", progress=Progress.silent())
+
+
+def test_a_plan_is_written_and_read_back_the_same(tmp_path: Path) -> None:
+    decided = plan(HEART, CPU, Budget(), "default", job(tmp_path))
+    assert read_plan(tmp_path / "heart.autounet" / "plan.json") == decided
+
+
+def edited(tmp_path: Path, change: dict[str, object]) -> Path:
+    plan(HEART, CPU, Budget(), "default", job(tmp_path))
+    path = tmp_path / "heart.autounet" / "plan.json"
+    plain = json.loads(path.read_text())
+    plain["configurations"][-1].update(change)
+    path.write_text(json.dumps(plain))
+    return path
+
+
+def test_an_edit_that_is_legal_is_followed(tmp_path: Path) -> None:
+    assert read_plan(edited(tmp_path, {"batch_size": 6})).configurations[-1].batch_size == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"patch_zyx": [33, 80, 64]}, r"patch \(33, 80, 64\) is no multiple of"),
+        ({"patch_zyx": [32, 80]}, "patch_zyx"),
+        ({"batch_size": 0}, "batch of 0"),
+        ({"batchsize": 4}, "unknown key 'batchsize'"),
+        ({"spacing_zyx_mm": [0.0, 1.0, 1.0]}, "spacing"),
+    ],
+)
+def test_an_illegal_edit_is_named(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        read_plan(edited(tmp_path, change))
+
+
+def test_an_unknown_planner_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did you mean nnunet"):
+        plan(HEART, CPU, Budget(), "nnunett", job(tmp_path))
+    assert not (tmp_path / "heart.autounet" / "plan.json").exists()
+
+
+class FakeDevice:
+    """Holds a fixed amount beside what a step was predicted to need, and has only so much."""
+
+    def __init__(self, beside: int, size: int) -> None:
+        self.beside, self.size, self.tried = beside, size, 0
+
+    def __call__(self, decided: Plan, one: Configuration) -> int | None:
+        self.tried += 1
+        bare = one.memory.training_bytes - (self.planned_offset or int(1.2 * GiB))
+        held = bare + self.beside
+        self.planned_offset = self.beside
+        return held if held <= self.size else None
+
+    planned_offset = 0
+
+
+def test_a_probe_corrects_the_offset_and_remembers_it(tmp_path: Path) -> None:
+    here, device = job(tmp_path), FakeDevice(beside=3 * GiB, size=24 * GiB)
+    first = plan(HEART, GPU, Budget(), "default", here, device)
+    assert device.tried == 2  # the first step is 1.8 GiB above the prediction, the second as predicted
+    assert read_devices(here.work).offset(GPU.name) == 3 * GiB
+    again = plan(HEART, GPU, Budget(), "default", here)
+    assert again == first
+    fresh = plan(HEART, GPU, Budget(), "default", Job(work=tmp_path / "other", progress=Progress.silent()))
+    gained = again.configurations[-1].memory.training_bytes - fresh.configurations[-1].memory.training_bytes
+    assert gained == 3 * GiB - int(1.2 * GiB)
+
+
+def test_a_step_that_does_not_fit_makes_the_plan_smaller(tmp_path: Path) -> None:
+    tried: list[int] = []
+
+    def device(decided: Plan, one: Configuration) -> int | None:
+        tried.append(one.batch_size // one.accumulate)
+        return None if len(tried) < 2 else one.memory.training_bytes
+
+    small = replace(GPU, accelerator_bytes=6 * GiB + GiB // 2)
+    plan(HEART, small, Budget(), "default", job(tmp_path), device)
+    assert tried[0] == 2
+    assert tried[1] == 1
+
+
+def test_a_device_that_never_fits_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"did not train on|trains in"):
+        plan(HEART, GPU, Budget(), "default", job(tmp_path), lambda decided, one: None)
+
+
+def test_devices_are_kept_apart_by_name() -> None:
+    known = Devices().knowing("A", 1).knowing("B", 2).knowing("A", 3)
+    assert (known.offset("A"), known.offset("B"), known.offset("C")) == (3, 2, 0)
