@@ -60,6 +60,21 @@ def test_percentile_is_not_moved_by_a_few_hot_voxels(image):
     assert_allclose([spoiled.mean(), spoiled.std()], [0, 1], atol=1e-5)
 
 
+def test_percentiles_are_fine_however_far_out_the_hottest_voxel_is(image):
+    hot = image.astype(np.float32)
+    hot[5, 5, 5] = 1e9
+    expected = np.percentile(hot.astype(np.float64), [0.5, 99.5])
+    assert_allclose(percentiles(Voxels(hot)), expected, atol=2e-4 * np.ptp(expected))
+
+
+def test_an_image_that_is_almost_everywhere_the_same_keeps_what_differs():
+    sparse = np.zeros((20, 20, 20), np.float32)
+    sparse[3, 3, 3:8] = 7
+    found = normalised(channel("percentile"), sparse)
+    assert found[3, 3, 3] > 10
+    assert found[0, 0, 0] == pytest.approx(0, abs=0.1)
+
+
 def test_rescale_runs_from_zero_to_one(image):
     found = normalised(channel("rescale"), image)
     assert found.min() == 0
