@@ -53,11 +53,12 @@ def read_dicom(path: Path, options: ReadOptions) -> Image:
     """The volume of the one series below a folder, or of one file; rescaled slice by slice."""
     where = named(path, options)
     series, notes = _series(where, path, options)
+    first = series.files[0]
+    check_budget(where, (sum(file.frames for file in series.files), first.rows, first.columns), np.dtype(np.float32), options)
     pixels: Pixels = {}
     slices, _ = _slices(where, series, options, pixels)
     found, placed = _placed(where, slices, options)
     ordered = found.slices if found else slices
-    check_budget(where, placed.geometry.shape_zyx, np.dtype(np.float32), options)
     volume_zyx = _volume(pixels, ordered)
     if found is not None and _skewed(found):
         volume_zyx, found = straightened(volume_zyx.astype(np.float32), found)

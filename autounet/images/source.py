@@ -20,6 +20,9 @@ _KINDS = (
 )
 
 
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
     """A file or folder as errors show it."""
@@ -43,10 +46,10 @@ class Source(Named):
 def opened(path: Path, options: ReadOptions) -> Iterator[Source]:
     """The file, open for reading; everything but a regular file is refused before it is touched."""
     name = shown(path, options.root)
-    _check_links(path, name, options)
+    real = _real_path(path, name, options)
     try:
-        _check_kind(path.stat().st_mode, name)
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        _check_kind(real.stat().st_mode, name)
+        descriptor = os.open(real, _READ)
     except OSError as error:
         raise _explained(error, path, name) from None
     with io.FileIO(descriptor, "rb") as file:
@@ -75,13 +78,14 @@ def printable(text: str, limit: int = 200) -> str:
     return safe if len(safe) <= limit else safe[: limit - 1] + "…"
 
 
-def _check_links(path: Path, name: str, options: ReadOptions) -> None:
+def _real_path(path: Path, name: str, options: ReadOptions) -> Path:
+    """Where the file really lies: opened there without following links, so a link that is swapped now leads nowhere."""
     try:
         real = path.resolve(strict=True)
     except (OSError, RuntimeError) as error:
         raise _explained(error, path, name) from None
     if options.root is None or options.follow_outside or real.is_relative_to(options.root.resolve()):
-        return
+        return real
     raise UserError(
         f"{name} is a link that leaves the folder {printable(options.root.name)}",
         "copy the file there, or set follow_symlinks = true under [dataset] in autounet.toml",

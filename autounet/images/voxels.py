@@ -37,9 +37,7 @@ def check_budget(source: Named, shape: tuple[int, ...], dtype: np.dtype[Any], op
 
 def _too_large(source: Named, shape: tuple[int, ...], needed: int, limit: str) -> UserError:
     sizes = " x ".join(str(size) for size in shape[::-1])
-    return source.refuse(
-        f"declares {sizes} voxels, {_size(needed)}; {limit}", "check the header, crop the image, or raise --max-ram"
-    )
+    return source.refuse(f"declares {sizes} voxels, {_size(needed)}; {limit}", "check the header, crop the image, or raise --max-ram")
 
 
 def read_array(source: Named, stream: Stream, shape: tuple[int, ...], stored: np.dtype[Any], *, before: int = 0) -> NDArray[Any]:

@@ -192,6 +192,36 @@ def test_b017_a_link_out_of_the_root_needs_the_users_word(tmp_path: Path) -> Non
     accepted(local, options=ReadOptions(root=root))
 
 
+def test_b017_a_link_swapped_between_check_and_use_leads_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "dataset"
+    root.mkdir()
+    private, real, link = nifti(tmp_path / "private.nii"), nifti(root / "real.nii"), root / "case.nii"
+    link.symlink_to(real)
+    open_file = os.open
+
+    def swapped(path: str, flags: int, *rest: int) -> int:
+        real.unlink()
+        real.symlink_to(private)
+        return open_file(path, flags, *rest)
+
+    monkeypatch.setattr("autounet.images.source.os.open", swapped)
+    refused(link, options=ReadOptions(root=root))
+
+
+def test_t24_t45_a_message_holds_no_folder_and_no_control_character(tmp_path: Path) -> None:
+    folder = tmp_path / "Doe_Jane"
+    folder.mkdir()
+    for name in ("a\x1b[31mred.nii", "b\nc.nii", "d\u202egnp.nii", "e" * 240 + ".nii"):
+        path = folder / name
+        path.write_bytes(b"")
+        with pytest.raises(UserError) as caught:
+            read_image(path)
+        text = str(caught.value)
+        assert text.isprintable()
+        assert "Doe_Jane" not in text
+        assert len(text) < 400
+
+
 def test_b018_a_file_without_permission_names_the_user_and_the_mode(plain: Path) -> None:
     plain.chmod(0)
     if os.geteuid() == 0:

@@ -140,7 +140,7 @@ def test_b138_slices_of_different_size_are_refused(folder: Path) -> None:
 
 
 def test_b139_more_pixels_declared_than_held_are_refused(tmp_path: Path) -> None:
-    assert "65535 x 65535 pixels" in refused_file(series(tmp_path / "ct", 1, Rows=65535, Columns=65535), "slice_00.dcm")
+    refused(series(tmp_path / "ct", 1, Rows=65535, Columns=65535), "65535 x 65535", "GB")
     assert "of 2,000,000 bytes" in refused_file(series(tmp_path / "less", 1, Rows=1000, Columns=1000), "slice_00.dcm")
 
 
@@ -161,6 +161,11 @@ def test_b141_a_cut_file_is_refused_and_never_left_out(folder: Path, lost: int) 
     path.write_bytes(path.read_bytes()[:-lost])
     with pytest.raises(UserError):
         read_image(folder)
+
+
+def test_a_series_beyond_the_budget_is_refused_before_its_pixels_are_read(folder: Path) -> None:
+    refused(folder, "10 x 8 x 6 voxels", "--max-ram", options=ReadOptions(max_bytes=6 * 80 * 4 - 1))
+    read_image(folder, ReadOptions(max_bytes=6 * 80 * 4))
 
 
 def refused_file(folder: Path, name: str) -> str:
