@@ -136,7 +136,8 @@ def go_through(kind: str, place: Path) -> dict[str, Any]:
     wanted = snapshot(wanted_folder)
     problems: list[str] = []
     ends: dict[str, int] = {}
-    for at in range(1, 10_000):
+    stride = 7 if kind.startswith("careless") else 1  # those need to find something, not everything
+    for at in range(1, 10_000, stride):
         folder, said = place / f"{kind}_{at}", place / "said"
         said.write_text("")
         code = in_child(partial(attempt, folder, fault(kind, at, folder), said))
