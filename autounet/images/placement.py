@@ -47,6 +47,8 @@ def from_lps(source: Named, shape_zyx: Triple, directions_lps: NDArray[np.float6
     """The geometry of directions (columns, with the spacing in them) and origin that count left, back and head positive."""
     affine = np.eye(4)
     affine[:3, :3], affine[:3, 3] = directions_lps, origin_lps
+    if not np.isfinite(affine).all():
+        raise source.refuse(f"has a number in its {where} or origin that is not finite", "correct the header")
     return rectangular(source, shape_zyx, LPS_TO_RAS @ affine, where)
 
 
