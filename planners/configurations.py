@@ -115,7 +115,7 @@ def chosen_for_training(bench: Bench, sketches: tuple[Configuration, ...]) -> tu
         return ("2d",)
     if bench.cpu:
         return ("3d_lowres" if "3d_lowres" in names else "3d_fullres",)
-    if "3d_lowres" in names and larger_than_sight(bench, sketches):
+    if "3d_lowres" in names and bench.budget.training_seconds is None and larger_than_sight(bench, sketches):
         return ("3d_lowres", "3d_cascade")
     if bench.budget.training_seconds is None and flat_voxels(bench):
         return ("2d", "3d_fullres")

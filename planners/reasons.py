@@ -4,11 +4,14 @@ from math import prod
 
 from planners import normalisation, sampling, schedule, sides
 from planners.configurations import Bench, flat_voxels
+from planners.fingerprint import Triple
 from planners.hardware import GiB
 from planners.parameters import step_flops
 from planners.plan import Configuration, Plan, Reason
 from planners.speed import operations_per_second
 from planners.words import by, duration
+
+_DIRECTIONS = ("top to bottom", "front to back", "left to right")  # canonical axes
 
 
 def reasons(plan: Plan, bench: Bench) -> tuple[Reason, ...]:
@@ -31,7 +34,7 @@ def reasons(plan: Plan, bench: Bench) -> tuple[Reason, ...]:
             chosen=f"{picked.foreground_fraction:.0%} of patches on foreground, {picked.balance.replace('_', ' ')}",
             why=sampling.why(bench.fingerprint),
         ),
-        Reason(decision="mirroring", chosen=_axes(mirror), why=mirror.why),
+        Reason(decision="mirroring", chosen=_axes(mirror, plan.axis_order), why=mirror.why),
         Reason(decision="schedule", chosen=_length(first), why=schedule.why(first.schedule, patches, plan.folds.count)),
         Reason(decision="time", chosen=step_time(first, bench), why=_why_time(bench)),
     )
@@ -70,13 +73,21 @@ def _why_trained(plan: Plan, bench: Bench) -> str:
         return "a class is larger than a patch: a coarse network finds it, a second one draws it at full resolution"
     if "2d" in plan.train and flat_voxels(bench):
         return f"slices are {bench.spacing[0]:.3g} mm apart and {bench.spacing[2]:.3g} mm fine: single slices may do as well as volumes"
-    return "one network for volumes is enough: its patches hold whole structures"
+    full = plan.configuration("3d_fullres")
+    sight = by([round(edge * mm) for edge, mm in zip(full.patch_zyx, full.spacing_zyx_mm, strict=True)])
+    if largest := max(bench.fingerprint.classes, key=lambda seen: prod(seen.extent_zyx_mm), default=None):
+        return f"a patch spans {sight} mm, the largest class, {largest.name}, {by([round(mm) for mm in largest.extent_zyx_mm])} mm"
+    return f"one network at full resolution, whose patches span {sight} mm"
 
 
 def _why_spacing(bench: Bench) -> str:
     cases = bench.fingerprint.cases
-    coarsest = [max(case.spacing_zyx_mm) for case in cases]
-    return f"the median of {len(cases)} cases, whose coarsest voxel edges run from {min(coarsest):.3g} to {max(coarsest):.3g} mm"
+    coarsest = sorted(max(case.spacing_zyx_mm) for case in cases)
+    if bench.fingerprint.dimensions == 2:
+        return "pictures are taken as they are"
+    if max(bench.spacing) < coarsest[len(cases) // 2] * 0.999:
+        return f"the median of {len(cases)} cases; along the thick axis the 10th percentile, so that no thin slices are thrown away"
+    return f"the median of {len(cases)} cases, whose coarsest voxel edges run from {coarsest[0]:.3g} to {coarsest[-1]:.3g} mm"
 
 
 def _patch(one: Configuration, bench: Bench) -> Reason:
@@ -93,9 +104,9 @@ def _patch(one: Configuration, bench: Bench) -> Reason:
     return Reason(decision=one.name, chosen=chosen, why=why)
 
 
-def _axes(mirror: sides.Mirroring) -> str:
-    named = ", ".join(str(axis) for axis in mirror.training_axes) or "none"
-    return f"axes {named}" + (", sides exchanged" if mirror.swap_sides else "")
+def _axes(mirror: sides.Mirroring, order: Triple) -> str:
+    named = " and ".join(_DIRECTIONS[order[axis]] for axis in mirror.training_axes) or "not at all"
+    return named + (", sides exchanged" if mirror.swap_sides else "")
 
 
 def _length(one: Configuration) -> str:
