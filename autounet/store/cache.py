@@ -118,6 +118,8 @@ class Cache:
             with filling(entry, part, lambda: tree_size(part)):
                 fill(part)
             with explained(entry, lambda: tree_size(part)):
+                if (part / RECORD).exists():
+                    raise ValueError(f"{RECORD} is the name of the cache's own record")
                 files = {file.relative_to(part).as_posix(): digest_file(file) for file in tree_files(part)}
                 publish_json(part / RECORD, {"key": key, **entries_to_plain(files)})
                 sync_tree(part)

@@ -9,7 +9,6 @@ old and does not move while it is watched belongs to a dead machine.
 import errno
 import json
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from autounet import stop
 from autounet.store import calls
 from autounet.store.disk import explained
 from autounet.store.files import make_folder, part_path
-from autounet.store.owner import Owner, this_process
+from autounet.store.owner import Owner, host_name, this_process
 from planners.errors import UserError
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES)
@@ -98,13 +97,8 @@ def lock(path: Path, what: str, wait_seconds: float = 0, *, patience: Patience |
 
 def holder(path: Path) -> Holder | None:
     """Who has a lock, None when nobody has or the file cannot be understood."""
-    try:
-        plain = json.loads(path.read_text())
-        owner = Owner(machine=str(plain["machine"]), boot=str(plain["boot"]), pid=int(plain["pid"]), start=int(plain["start"]))
-        names = {name: str(plain[name]) for name in ("host", "since", "what", "tag")}
-        return Holder(owner=owner, beat=float(plain["beat"]), **names)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    text = _bytes(path)
+    return _parse(text) if text is not None else None
 
 
 def release_if_dead(path: Path, patience: Patience | None = None) -> bool:
@@ -122,12 +116,12 @@ def _acquire(path: Path, what: str, wait_seconds: float, patience: Patience) -> 
         held = _create(path, what)
         if held is not None:
             return held
-        seen = holder(path)
-        if _is_dead(path, seen, patience):
-            _take_over(path, seen.tag if seen else "", patience)
+        tag = _tag(path)
+        if tag is not None and _is_dead(path, patience):
+            _take_over(path, tag, patience)
             continue
         if time.monotonic() >= until:
-            raise _taken(path, seen)
+            raise _taken(path, holder(path))
         stop.check()
         time.sleep(min(patience.poll_seconds, max(0.0, until - time.monotonic())))
 
@@ -190,7 +184,7 @@ def _write_whole(descriptor: int, text: bytes) -> None:
 def _text(what: str) -> tuple[bytes, int]:
     me = this_process()
     since = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    plain = {"host": socket.gethostname(), "what": what, "since": since, "tag": me.tag()}
+    plain = {"host": host_name(), "what": what, "since": since, "tag": me.tag()}
     plain |= {"machine": me.machine, "boot": me.boot}
     head = json.dumps(plain)[:-1] + f', "pid": {me.pid}, "start": {me.start}, "beat": '
     return f"{head}{_beat_text()}}}\n".encode(), len(head.encode())
@@ -200,31 +194,53 @@ def _beat_text() -> str:
     return f"{time.time():<{_BEAT_WIDTH}.3f}"  # always as wide, so that it can be written over
 
 
-def _is_dead(path: Path, seen: Holder | None, patience: Patience) -> bool:
+def _is_dead(path: Path, patience: Patience) -> bool:
+    text = _bytes(path)
+    if text is None:  # gone meanwhile, or not ours to read, or the network share does not answer: that is no death
+        return False
+    seen = _parse(text)
     if seen is None:
-        return path.exists() and _unmoved(path, patience.torn_seconds, patience)
+        return _unmoved(path, text, patience.torn_seconds, patience)
     dead = seen.owner.dead()
     if dead is not None:
         return dead
-    return time.time() - seen.beat > patience.dead_seconds and _unmoved(path, patience.watch_seconds, patience)
+    return time.time() - seen.beat > patience.dead_seconds and _unmoved(path, text, patience.watch_seconds, patience)
 
 
-def _unmoved(path: Path, seconds: float, patience: Patience) -> bool:
-    before = _bytes(path)
+def _unmoved(path: Path, text: bytes, seconds: float, patience: Patience) -> bool:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if stop.wait(min(patience.poll_seconds * 4, seconds)):
             stop.check()
-        if _bytes(path) != before:
+        if _bytes(path) != text:
             return False
     return True
 
 
-def _bytes(path: Path) -> bytes:
+def _parse(text: bytes) -> Holder | None:
+    try:
+        plain = json.loads(text)
+        owner = Owner(machine=str(plain["machine"]), boot=str(plain["boot"]), pid=int(plain["pid"]), start=int(plain["start"]))
+        names = {name: str(plain[name]) for name in ("host", "since", "what", "tag")}
+        return Holder(owner=owner, beat=float(plain["beat"]), **names)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _bytes(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
     except OSError:
-        return b"gone"
+        return None
+
+
+def _tag(path: Path) -> str | None:
+    """Of the lock that is there: empty when it has none, None when it cannot be read."""
+    text = _bytes(path)
+    if text is None:
+        return None
+    seen = _parse(text)
+    return seen.tag if seen is not None else ""
 
 
 def _take_over(path: Path, tag: str, patience: Patience) -> None:
@@ -234,8 +250,7 @@ def _take_over(path: Path, tag: str, patience: Patience) -> None:
     """
     after = path.with_name(f".{tag or path.name}{AFTER}")
     with lock(after, f"taking over {path.name}", wait_seconds=patience.torn_seconds, patience=patience, beat=False):
-        seen = holder(path)
-        if (seen.tag if seen else "") == tag:
+        if _tag(path) == tag:
             with explained(path, lambda: 0), suppress(FileNotFoundError):
                 calls.unlink(path)
 

@@ -6,7 +6,6 @@ shared by containers. Times of files are never asked: clocks jump and network sh
 
 import os
 import re
-import socket
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
@@ -77,9 +76,14 @@ def _alive(pid: int, start: int) -> bool:
     return now is None or start == 0 or now == start
 
 
+def host_name() -> str:
+    """What this machine calls itself."""
+    return os.uname().nodename
+
+
 @cache
 def _machine() -> str:
-    return _short(socket.gethostname(), _first_line("/etc/machine-id"), _pid_namespace())
+    return _short(host_name(), _first_line("/etc/machine-id"), _pid_namespace())
 
 
 @cache

@@ -58,6 +58,12 @@ def test_an_entry_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
+def test_the_name_of_the_record_is_taken(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="own record"):
+        Cache(tmp_path).put(KEY, lambda folder: (folder / "entry.json").write_bytes(b"{}"))
+    assert Cache(tmp_path).keys() == ()
+
+
 @pytest.mark.parametrize("name", ["inner/image", "frame.json", "entry.json"])
 @pytest.mark.parametrize("left", [0, 1])
 def test_a_cut_file_is_found_at_once_and_the_entry_made_again(name: str, left: int, tmp_path: Path) -> None:

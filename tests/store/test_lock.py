@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -47,7 +46,7 @@ def test_the_second_is_refused_at_once_and_told_who_has_it(tmp_path: Path) -> No
         with pytest.raises(UserError) as caught, lock(tmp_path / "f.lock", "the second"):
             raise AssertionError("two hold it")
         assert time.monotonic() - asked < 1
-    for part in ("fold 0 of 3d_fullres", f"process {os.getpid()} on {socket.gethostname()}", "since 20", str(tmp_path)):
+    for part in ("fold 0 of 3d_fullres", f"process {os.getpid()} on {os.uname().nodename}", "since 20", str(tmp_path)):
         assert part in caught.value.problem
     assert f"kill {os.getpid()}" in caught.value.fix
     assert files(tmp_path) == []
@@ -200,6 +199,22 @@ def test_a_lock_without_a_readable_owner_is_given_up_when_it_does_not_change(tex
     with lock(tmp_path / "f.lock", "next", patience=QUICK):
         pass
     assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.EACCES])
+def test_a_lock_that_cannot_be_read_is_not_taken_away(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, read_bytes = tmp_path / "f.lock", Path.read_bytes
+
+    def stale(self: Path) -> bytes:
+        if self == path:
+            raise OSError(number, os.strerror(number))
+        return read_bytes(self)
+
+    write_lock(path, ELSEWHERE, beat=0.0)
+    monkeypatch.setattr(Path, "read_bytes", stale)
+    with pytest.raises(UserError, match="cannot be named"), lock(path, "next", wait_seconds=0.5, patience=QUICK):
+        pass
+    assert files(tmp_path) == ["f.lock"]
 
 
 def test_it_works_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
