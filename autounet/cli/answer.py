@@ -1,8 +1,11 @@
 """From words to an exit code: parse, call the verb, print its result or its failure last."""
 
 import json
+import sys
 import traceback
 from collections.abc import Sequence
+from shutil import get_terminal_size
+from textwrap import fill
 
 from cyclopts import CycloptsError, UnknownCommandError, UnknownOptionError, UnusedCliTokensError
 
@@ -57,12 +60,19 @@ def _finish(result: Result, as_json: bool) -> int:
         say(json.dumps({"result": result.plain, "failed_cases": list(result.failed_cases), "code": code}))
         return code
     for line in result.lines:
-        say(visible(line))
+        say(_folded(visible(line)))
     if result.failed_cases:
         count, first = len(result.failed_cases), ", ".join(result.failed_cases[:5]) + (", …" if len(result.failed_cases) > 5 else "")
         what = f"1 {result.unit}" if count == 1 else f"{count} {result.unit}s"
         say(f"error: {what} failed: {one_line(first)}. Each is explained above.", error=True)
     return code
+
+
+def _folded(line: str) -> str:
+    """Folded at words on a terminal, as the reader's program wants it elsewhere; a path is never cut."""
+    if not sys.stdout.isatty():
+        return line
+    return fill(line, get_terminal_size().columns, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _end(failure: Failure, as_json: bool) -> int:

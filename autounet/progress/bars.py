@@ -61,7 +61,7 @@ class Bars:
     def _draw(self) -> Text:
         tasks, columns = self._tasks, max(20, self._console.width - 1)
         name_columns = max((len(t.name) for t in tasks), default=0)
-        lines = [line(t, min(name_columns, 16), columns, self._memory_bytes if t is tasks[-1] else 0, self._ascii) for t in tasks]
+        lines = [line(t, min(name_columns, columns // 3), columns, self._memory_bytes if t is tasks[-1] else 0, self._ascii) for t in tasks]
         return Text("\n").join(lines)
 
 
@@ -73,7 +73,7 @@ def line(task: Task, name_columns: int, columns: int, memory_bytes: int, plain: 
     shown = [count.removesuffix(f" {task.unit}") if speed else count, speed, left, size(memory_bytes) if memory_bytes else ""]
     text = Text(shorten(task.name, name_columns, dots).ljust(name_columns) + " ", style="bold", no_wrap=True)
     if task.total:
-        text.append_text(_bar(min(1.0, task.done / task.total), BAR_COLUMNS if columns >= 70 else 8, plain))
+        text.append_text(_bar(min(1.0, task.done / task.total), BAR_COLUMNS if columns - name_columns >= 60 else 8, plain))
         text.append(" ")
     for fact, style in zip(shown, ("", "cyan", "", "dim"), strict=True):
         if fact and len(text) + len(fact) + 2 <= columns:
