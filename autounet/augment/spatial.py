@@ -66,10 +66,7 @@ def warp_image(box_czyx: Tensor, points: list[Tensor], patch_zyx: Triple, in_pla
     """Linear interpolation; zero outside."""
     if in_plane:
         # Slices become channels: one grid serves all of them, and torch's flat sampler is vectorised.
-        rows = _integer_rows(points[0], patch_zyx[0])
-        slices = box_czyx.new_zeros(box_czyx.shape[0], patch_zyx[0], *box_czyx.shape[2:])
-        inside = (rows >= 0) & (rows < box_czyx.shape[1])
-        slices[:, inside] = box_czyx[:, rows[inside]]
+        slices, points = _slices(box_czyx, points, patch_zyx[0], 0.0)
         grid = _grid([p[0] for p in points[1:]], patch_zyx[1:], box_czyx.shape[2:])
         flat = slices.reshape(1, -1, *box_czyx.shape[2:])
         return _sample(flat, grid).view(box_czyx.shape[0], *patch_zyx)
@@ -78,13 +75,15 @@ def warp_image(box_czyx: Tensor, points: list[Tensor], patch_zyx: Triple, in_pla
 
 def warp_labels(boxes_nzyx: Tensor, points: list[Tensor], patch_zyx: Triple, in_plane: bool) -> Tensor:
     """The label whose linearly interpolated indicator is largest; -1 outside. Each map on its own."""
+    if in_plane:
+        boxes_nzyx, points = _slices(boxes_nzyx, points, patch_zyx[0], OUTSIDE)
     sizes = boxes_nzyx.shape[1:]
-    padded = functional.pad(boxes_nzyx, (1, 1) * 3, value=OUTSIDE)
+    padded = functional.pad(boxes_nzyx, (1, 1, 1, 1, 0, 0) if in_plane else (1, 1) * 3, value=OUTSIDE)
     strides = (padded.shape[2] * padded.shape[3], padded.shape[3], 1)
     corner: Tensor | None = None
     for axis, (point, size, stride) in enumerate(zip(points, sizes, strides, strict=True)):
-        at = (point.round() if in_plane and axis == 0 else point) + 1
-        index = at.clamp(0, size).to(torch.int32)  # not below 0, so that cutting off is floor
+        # Not below 0, so that cutting off is floor.
+        index = (point if in_plane and axis == 0 else (point + 1).clamp(0, size)).to(torch.int32)
         corner = index * stride if corner is None else corner + index * stride
     assert corner is not None
     corner = corner.expand(patch_zyx).reshape(-1)
@@ -169,5 +168,13 @@ def _sample(maps: Tensor, grid: Tensor) -> Tensor:
     return functional.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def _integer_rows(point: Tensor, edge: int) -> Tensor:
-    return point.round().long().expand(edge, 1, 1).reshape(-1)
+def _slices(maps_nzyx: Tensor, points: list[Tensor], count: int, outside: float) -> tuple[Tensor, list[Tensor]]:
+    """The slices that an in-plane warp reads, in its order; beyond the box there is nothing."""
+    rows = points[0].round().long().expand(count, 1, 1).reshape(-1)
+    ramp = torch.arange(count, device=rows.device).view(-1, 1, 1)
+    if count == maps_nzyx.shape[1] and torch.equal(rows, ramp.view(-1)):
+        return maps_nzyx, [ramp, *points[1:]]
+    slices = maps_nzyx.new_full((maps_nzyx.shape[0], count, *maps_nzyx.shape[2:]), outside)
+    inside = (rows >= 0) & (rows < maps_nzyx.shape[1])
+    slices[:, inside] = maps_nzyx[:, rows[inside]]
+    return slices, [ramp, *points[1:]]
