@@ -70,7 +70,7 @@ def evaluate(
     existing_folder(truth, "folder of true masks")
     folder = out or common.work or predictions.with_name(f"{predictions.name}.scores")
     with session(common, folder) as job:
-        scores = stage.evaluate(predictions, truth, folder, job)
+        scores = stage.evaluate(predictions, truth, None if common.dry_run else folder, job)
     return Result(lines=scores.lines(), plain=scores.plain(), failed_cases=scores.failed_cases)
 
 
@@ -103,6 +103,8 @@ def report(
 
     _, work = dataset_and_work(dataset, common.work)
     existing_folder(work, "work folder")
+    if common.dry_run:
+        return Result(lines=(f"Would write the report of {work} to {work / 'report' / 'index.html'}.",))
     with session(common, work) as job:
         page = stage.report(work, job, public=public)
     return Result(lines=(f"Report: {page}",), plain={"report": str(page)})
