@@ -265,7 +265,7 @@ def _create(path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: 
     # file; it depends on the size alone, and equal cases give equal bytes on any machine.
     threads = 4 if prod(shape) > THREADED_VOXELS else 1
 
-    cparams = {"codec": blosc2.Codec.LZ4, "clevel": 5, "filters": [blosc2.Filter.SHUFFLE], "nthreads": threads}
+    cparams = {"codec": blosc2.Codec.LZ4, "clevel": 5, "filters": [blosc2.Filter.BITSHUFFLE], "nthreads": threads}
     return blosc2.empty(
         shape,
         dtype=np.dtype(dtype),
