@@ -33,11 +33,13 @@ def examine_all(dataset: Dataset, job: Job, cases: tuple[Case, ...] | None = Non
     records = Records(job.work / "cache" / "records")
     known = {h.path: h.sha256 for h in dataset.file_hashes}
     out: list[Examined] = []
-    with job.progress.task(name, total=len(wanted), unit="case") as task:
-        for found in _examined(dataset, wanted, records, known, threads(dataset, job)):
-            out.append(found)
-            task.step(doing=found.case.id)
-    records.flush()
+    try:
+        with job.progress.task(name, total=len(wanted), unit="case") as task:
+            for found in _examined(dataset, wanted, records, known, threads(dataset, job)):
+                out.append(found)
+                task.step(doing=found.case.id)
+    finally:  # a run that is stopped goes on from here
+        records.flush()
     return out
 
 

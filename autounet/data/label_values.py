@@ -32,11 +32,7 @@ def whole(stored: NDArray[Any], *, scale: float, name: str, case: str) -> tuple[
     """Stored label values as integers, and a note when they were nearly so; anything else is refused with counts."""
     if stored.dtype.kind in "bui" and scale == 1:
         return stored, ""
-    scaled = (
-        stored.astype(np.float64 if stored.dtype.itemsize > 4 else np.float32, copy=False) * stored.dtype.type(scale)
-        if scale != 1
-        else stored
-    )
+    scaled = stored if scale == 1 else stored * np.float64(scale)
     rounded = np.rint(scaled)
     away = np.abs(scaled - rounded)
     worst = float(away.max(initial=0))

@@ -14,6 +14,7 @@ from planners.fingerprint import TripleMm
 
 MOST_VALUES = 300  # a map with more values numbers objects, not classes
 MOST_POINTS = 20_000  # of a class, for its principal axes
+MOST_SEARCHED = 1 << 22  # voxels of a class's box that are searched for these points
 LARGE = 1 << 26  # voxels; beyond, classes are labelled one by one to bound the memory
 
 
@@ -42,7 +43,7 @@ def shapes(values_zyx: NDArray[Any], counts: ValueCounts, geometry: Geometry, ig
     out = []
     for number, (value, voxels) in enumerate(wanted, start=1):
         box = boxes[number - 1]
-        points_zyx = _points(numbered[box] == number) + np.array([b.start for b in box]) + start
+        points_zyx = _points(numbered[box], number) + np.array([b.start for b in box]) + start
         count, smallest = pieces[number - 1]
         centre, elongation, spread = _axes(points_zyx, geometry)
         out.append(
@@ -111,7 +112,7 @@ def _pieces(numbered: NDArray[Any], boxes: list[tuple[slice, slice, slice]]) -> 
     for number, box in enumerate(boxes, start=1):
         mask = numbered[box] == number
         sizes = np.bincount(_labelled(mask, library).ravel())[1:]
-        out.append((int(sizes.size), int(sizes.min(initial=0) or sizes.min())))
+        out.append((int(sizes.size), int(sizes.min())))
     return out
 
 
@@ -150,11 +151,16 @@ def _component_library() -> ModuleType | None:
     return module
 
 
-def _points(mask_zyx: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Positions of the voxels of a mask, every n-th when they are many."""
+def _points(numbered: NDArray[Any], number: int) -> NDArray[np.float64]:
+    """Positions of the voxels of a class, every n-th when they are many."""
+    step = max(1, round((numbered.size / MOST_SEARCHED) ** (1 / 3)))
+    mask_zyx = numbered[::step, ::step, ::step] == number
+    if step > 1 and np.count_nonzero(mask_zyx) < MOST_POINTS // 10:  # too thin for a coarse look
+        step, mask_zyx = 1, numbered == number
     flat = np.flatnonzero(mask_zyx)
     flat = flat[:: max(1, flat.size // MOST_POINTS)]
-    return np.stack(np.unravel_index(flat, mask_zyx.shape), axis=1).astype(np.float64)
+    points: NDArray[np.float64] = np.stack(np.unravel_index(flat, mask_zyx.shape), axis=1).astype(np.float64) * step
+    return points
 
 
 def _axes(points_zyx: NDArray[np.float64], geometry: Geometry) -> tuple[TripleMm, float, float]:

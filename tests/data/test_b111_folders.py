@@ -302,3 +302,13 @@ def test_b029_mixed_formats_are_one_dataset(tmp_path: Path) -> None:
     dataset = checked(folder)
     assert len(dataset.cases) == 6
     assert dataset.broken == ()
+
+
+def test_b120_one_name_in_two_spellings_of_its_letters_is_a_collision(tmp_path: Path) -> None:
+    folder = pairs(tmp_path / "d")
+    for name in ("caf\u00e9", "cafe\u0301"):
+        save(folder / "images" / f"{name}.nii.gz", picture(len(name)))
+        save(folder / "labels" / f"{name}.nii.gz", mask())
+    dataset = open_dataset(folder)
+    assert [p.code for p in dataset.problems if p.severity == "error"] == ["id_collision", "id_collision"]
+    assert len(dataset.cases) == 6

@@ -95,3 +95,16 @@ def test_the_box_of_a_mask_is_that_of_the_mask_with_holes_filled() -> None:
         volume = (rng.random((8, 9, 10)) < 0.03).astype(np.uint8)
         filled = ndimage.binary_fill_holes(volume).astype(np.uint8)
         assert box_of(volume) == box_of(filled)
+
+
+def test_a_coarse_look_at_a_large_class_gives_the_same_axes(monkeypatch: pytest.MonkeyPatch) -> None:
+    z, y, x = np.mgrid[:60, :60, :60]
+    ball = (((z - 30) / 25) ** 2 + ((y - 28) / 15) ** 2 + ((x - 30) / 12) ** 2 < 1).astype(np.uint8)
+    ball[0, 59, 59] = 2
+    full = shapes_of(ball)[1]
+    monkeypatch.setattr(module, "MOST_SEARCHED", 3000)
+    monkeypatch.setattr(module, "MOST_POINTS", 3000)
+    coarse = shapes_of(ball)[1]
+    assert_allclose(coarse.elongation, full.elongation, rtol=0.03)
+    assert_allclose(coarse.centre_xyz_mm, full.centre_xyz_mm, atol=0.7)
+    assert (coarse.voxels, coarse.components) == (full.voxels, full.components)

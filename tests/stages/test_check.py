@@ -206,3 +206,29 @@ def test_five_thousand_tiny_cases_are_listed_in_twenty_seconds(tmp_path: Path) -
     assert time.perf_counter() - start < 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024  # KiB
     assert len(dataset.cases) == 5000
+
+
+def test_a_run_that_is_stopped_keeps_what_it_has_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, seen = pairs(tmp_path / "d"), list[str]()
+    real = examined.examine
+
+    def until_the_fourth(dataset: Dataset, case: object) -> object:
+        if case.id == "p3":  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+        return real(dataset, case)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(examined, "examine", until_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        check(folder, job(tmp_path / "w", threads=1))
+    monkeypatch.setattr(examined, "examine", lambda dataset, case: seen.append(case.id) or real(dataset, case))
+    check(folder, job(tmp_path / "w", threads=1))
+    assert seen == ["p3", "p4", "p5"]
+
+
+def test_a_check_that_cannot_go_on_leaves_its_report(tmp_path: Path) -> None:
+    folder = pairs(tmp_path / "d", cases=2)
+    for name in ("p0", "p1"):
+        save(folder / "labels" / f"{name}.nii.gz", mask()[:-1])
+    with pytest.raises(UserError, match="none of the cases can be used"):
+        check(folder, job(tmp_path / "w"))
+    assert read_value(tmp_path / "w" / "check.json", CheckReport).left_out == ("p0", "p1")

@@ -8,7 +8,7 @@ from autounet.data.layouts.draft import Candidate, Draft, DraftCase, DraftMask, 
 from autounet.data.layouts.matching import bare_image, bare_label, match
 from autounet.data.layouts.pairs import Placed, image_file, place
 from autounet.data.listing import Listing
-from autounet.data.names import TEST_WORDS, TRAIN_WORDS
+from autounet.data.names import TEST_WORDS, TRAIN_WORDS, is_channel_token
 from planners.errors import UserError
 
 NAME = "case_folders"
@@ -97,18 +97,12 @@ def _tokens(stems: list[str], label_stems: list[str], folder: str) -> list[str]:
     if not all(len(s) == at or s[at] in _SEPARATORS for s in stems):  # a shared first letter is no shared word
         at = max((i for i in range(at) if shared[i] in _SEPARATORS), default=0)
     tokens = [s[at:].lstrip(_SEPARATORS) for s in stems]
-    return [""] if len(tokens) == 1 and not _says_channel(tokens[0]) else tokens
+    return [""] if len(tokens) == 1 and not is_channel_token(tokens[0]) else tokens
 
 
 def _common(names: list[str]) -> str:
     first, last = min(names), max(names)
     return first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))]
-
-
-def _says_channel(token: str) -> bool:
-    from autounet.data.names import is_channel_token
-
-    return is_channel_token(token)
 
 
 def _mask_names(folders: Folders) -> dict[PurePosixPath, str]:
