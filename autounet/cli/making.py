@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -95,7 +96,7 @@ def prepare(
     lines = [f"{done.made} prepared, {done.found} were there before." + (f" {size(freed)} freed." if prune else "")]
     lines += [f"{f.case}: {f.error}" for f in done.failures]
     plain = {"work": str(work), "made": done.made, "found": done.found, "freed_bytes": freed}
-    return Result(lines=(*lines, f"Next: autounet train {dataset}"), plain=plain, failed_cases=failed)
+    return Result(lines=(*lines, f"Next: autounet train {quote(str(dataset))}"), plain=plain, failed_cases=failed)
 
 
 def train(dataset: Data, /, *, choices: Choices = NO_CHOICES, common: Common = DEFAULTS) -> Result:
@@ -109,7 +110,7 @@ def train(dataset: Data, /, *, choices: Choices = NO_CHOICES, common: Common = D
         decided, _, index = _decide(data, job, choices)
         pipeline.prepare(index, decided, job, _wishes(choices))
         pipeline.train(index, decided, job, _wishes(choices))
-    return Result(lines=(f"The folds are trained. Next: autounet run {dataset}",), plain={"work": str(work)})
+    return Result(lines=(f"The folds are trained. Next: autounet run {quote(str(dataset))}",), plain={"work": str(work)})
 
 
 @Parameter(name="*")
@@ -145,7 +146,7 @@ def demo(*, images: Phantoms = SMALL, choices: Choices = NO_CHOICES, common: Com
         job.progress.note(f"Making {images.cases} phantoms ({images.kind}) in {data}")
         phantoms.make(images.kind, data, cases=images.cases, size=images.size, seed=common.seed)
         if images.data_only:
-            return Result(lines=(f"The phantoms are in {data}. Next: autounet run {data}",), plain={"dataset": str(data)})
+            return Result(lines=(f"The phantoms are in {data}. Next: autounet run {quote(str(data))}",), plain={"dataset": str(data)})
         short = replace(choices, time=choices.time or DEMO_SECONDS, folds=choices.folds or DEMO_FOLDS)
         return _outcome(pipeline.run(data, job, _wishes(short)))
 
@@ -197,7 +198,7 @@ def _checked(index: Dataset, data: Path) -> Result:
     ]
     errors = sum(p.severity == "error" for p in index.problems)
     verdict = f"{errors} error{'s' if errors > 1 else ''} to mend" if errors else "nothing stands in the way"
-    line = f"{index.name}: {len(index.cases)} cases, {verdict}. Next: autounet plan {data}"
+    line = f"{index.name}: {len(index.cases)} cases, {verdict}. Next: autounet plan {quote(str(data))}"
     return Result(
         lines=(line,),
         plain={"dataset": index.name, "layout": index.layout, "cases": len(index.cases), "problems": problems},

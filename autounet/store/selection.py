@@ -1,6 +1,7 @@
 """What was chosen after training, as data: which networks vote, what is done to their masks, and how good that was."""
 
 from dataclasses import dataclass
+from shlex import quote
 from typing import Literal
 
 from planners.errors import UserError
@@ -104,4 +105,4 @@ class Selection:
             parts = ", ".join(f"{s.name} {s.dice:.3f} ({s.low:.3f} to {s.high:.3f})" for s in self.scores[:6])
             more = f", and {len(self.scores) - 6} more" if len(self.scores) > 6 else ""
             good = f"Out-of-fold Dice over {self.cases} cases: mean {self.mean_dice:.3f}; {parts}{more}."
-        return good, f"Chosen: {self.why}", f"Predict with: autounet predict {model} IMAGES MASKS"
+        return good, f"Chosen: {self.why}", f"Predict with: autounet predict {quote(str(model))} IMAGES MASKS"
