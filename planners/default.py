@@ -16,6 +16,7 @@ from planners.triples import three_mm
 
 def plan_default(fingerprint: Fingerprint, hardware: Hardware, budget: Budget) -> Plan:
     """The rules in the order in which they depend on each other."""
+    budget = replace(budget, folds=min(budget.folds, max(2, len(fingerprint.cases))))  # no more folds than cases
     spacings = tuple(case.spacing_zyx_mm for case in fingerprint.cases)
     shapes = tuple(case.shape_zyx for case in fingerprint.cases)
     target = target_spacing(spacings, shapes)
