@@ -128,7 +128,10 @@ class PreparedCase:
         for chunk in _chunks_touched(array.shape, array.chunks, box):
             if (name, chunk) not in self._checked:
                 self._check(name, checks, chunk)
-        voxels: NDArray[Any] = array[box]
+        try:
+            voxels: NDArray[Any] = array[box]
+        except RuntimeError as error:
+            raise self._damage(f"{self.folder / name} cannot be unpacked") from error
         return voxels
 
     def _array(self, name: str) -> Any:
@@ -140,6 +143,8 @@ class PreparedCase:
                 opened = blosc2.open(str(self.folder / name), mode="r", mmap_mode="r", dparams={"nthreads": 1})
             except (RuntimeError, ValueError) as error:  # the damage is in the frame around the chunks
                 raise self._damage(f"{self.folder / name} cannot be opened as it was written") from error
+            if opened.shape != ((self.channels, *self.shape_zyx) if name == IMAGE else self.shape_zyx):
+                raise self._damage(f"{self.folder / name} has lost its shape")
             setattr(self._own, name, opened)
         return opened
 
