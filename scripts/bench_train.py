@@ -2,8 +2,7 @@
 
     scripts/bench_train.py augment --reference-python ENV/bin/python
     scripts/bench_train.py step --reference-python ENV/bin/python
-    scripts/bench_train.py accuracy --dataset FOLDER --minutes 10
-    scripts/bench_train.py device
+    scripts/bench_train.py accuracy --dataset FOLDER --minutes 10 --threads 0 --work FOLDER
 
 CPU seconds are what counts on a machine with other work; ratios are printed last.
 """
@@ -92,7 +91,7 @@ def step_ours(patch: tuple[int, ...], batch: int, features: tuple[int, ...], cla
     from planners.labels import LabelClass, Labels
     from planners.plan import Architecture, Loss, Schedule
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads or torch.get_num_threads())
     keep_freed_memory()
     dimensions, stages = len(patch), len(features)
     architecture = Architecture(
@@ -143,10 +142,38 @@ def steps(given: argparse.Namespace) -> None:
 
 
 def accuracy(given: argparse.Namespace) -> None:
-    """(c) mean foreground Dice of every fifth case after so many minutes of training on the others."""
-    from autounet.bench_accuracy import run  # type: ignore[import-not-found]
+    """(c) mean foreground Dice of every fifth case (sorted by id) after so many minutes of training on the others."""
+    from autounet import pipeline
+    from autounet.data.splits import Fold, Splits
+    from autounet.job import Job
+    from autounet.machine import hardware
+    from autounet.progress import Progress, Voice
+    from autounet.stages import train as stage
+    from autounet.store.strict import read_value
+    from planners import planner
+    from planners.hardware import Budget
 
-    run(given)
+    seconds = given.minutes * 60
+    given.work.mkdir(parents=True, exist_ok=True)
+    threads = None if given.threads == 0 else given.threads
+    voice = Voice(folder=given.work, stream=sys.stderr)
+    job = Job(work=given.work, progress=Progress(voice), seed=given.seed, threads=threads, device=given.device)
+    wishes = pipeline.Wishes(seconds=seconds)
+    dataset = pipeline.check(given.dataset, job, wishes)
+    fingerprint = pipeline.measure(dataset, job)
+    plan = planner(given.planner)(fingerprint, hardware(given.device), Budget(training_seconds=seconds, folds=1))
+    name = given.configuration or ("3d_fullres" if plan.dimensions == 3 else "2d")
+    names = sorted(case.id for case in dataset.training)
+    fold = Fold(train=tuple(n for i, n in enumerate(names) if i % 5), validation=tuple(names[::5]))
+    pipeline.prepare(dataset, plan, job, pipeline.Wishes(configurations=(name,)))
+    splits = Splits(rule="given", seed=0, folds=(fold,))
+    stage.train(dataset, plan, splits, job, configurations=(name,), folds=(0,), seconds=seconds)
+    record = read_value(given.work / "runs" / name / "fold_0" / "run.json", stage.RunRecord)
+    known = [t.dice for t in record.validation if t.dice is not None]
+    scores = ", ".join(f"{t.target} {t.dice or 0:.4f}" for t in record.validation)
+    chosen = plan.configuration(name)
+    print(f"{name}, features {chosen.architecture.features}, patch {chosen.patch_zyx} x {chosen.batch_size}, {chosen.schedule.optimiser}")
+    print(f"{given.minutes:g} min, seed {given.seed}: {record.iterations} iterations, mean Dice {np.mean(known):.4f} ({scores})")
 
 
 def main() -> None:
@@ -156,11 +183,14 @@ def main() -> None:
     parser.add_argument("--reference-python", help="interpreter of an environment with nnunetv2; without it only ours is measured")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="0: all cores")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--planner", default="default")
+    parser.add_argument("--configuration")
     parser.add_argument("--dataset", type=Path)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--work", type=Path)
+    parser.add_argument("--work", type=Path, default=Path("bench_train_work"))
     given = parser.parse_args()
     {"augment": augment, "step": steps, "accuracy": accuracy}[given.what](given)
 
