@@ -4,6 +4,7 @@ import json
 import sys
 import traceback
 from collections.abc import Sequence
+from math import isfinite
 from shutil import get_terminal_size
 from textwrap import fill
 
@@ -57,7 +58,8 @@ def _flags_last(words: Sequence[str]) -> list[str]:
 def _finish(result: Result, as_json: bool) -> int:
     code = SOME_FAILED if result.failed_cases else DONE
     if as_json:
-        say(json.dumps({"result": result.plain, "failed_cases": list(result.failed_cases), "code": code}))
+        plain = _finite({"result": result.plain, "failed_cases": list(result.failed_cases), "code": code})
+        say(json.dumps(plain, allow_nan=False, default=str))
         return code
     for line in result.lines:
         say(_folded(visible(line)))
@@ -66,6 +68,15 @@ def _finish(result: Result, as_json: bool) -> int:
         what = f"1 {result.unit}" if count == 1 else f"{count} {result.unit}s"
         say(f"error: {what} failed: {one_line(first)}. Each is explained above.", error=True)
     return code
+
+
+def _finite(value: object) -> object:
+    """JSON knows no NaN and no infinity, and strict readers refuse them: a number that is none becomes null."""
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def _folded(line: str) -> str:

@@ -216,6 +216,16 @@ def test_cases_that_failed_end_with_3(call: Call, dataset: Path, monkeypatch: py
     assert (said.code, said.json["failed_cases"], said.json["code"]) == (3, ["case_2"], 3)
 
 
+def test_numbers_that_are_none_are_null_in_json(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from autounet.stages import info
+
+    facts = info.Facts(lines=(), plain={"dice": [float("nan"), 0.5, float("inf")], "where": tmp_path})
+    monkeypatch.setattr(info, "look", lambda _: facts)
+    said = call("info", tmp_path, "--json")
+    assert said.json["result"] == {"dice": [None, 0.5, None], "where": str(tmp_path)}
+    assert "NaN" not in said.out
+
+
 def test_a_case_cannot_repaint_the_terminal(call: Call, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "check", _raise(UserError("\x1b[2Jgone\r", "a\nb", "evil\u202ecase\x07")))
     said = call("check", dataset)
