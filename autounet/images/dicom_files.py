@@ -19,6 +19,7 @@ _SEG = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _FIRST_ELEMENTS = {(2, 0), (2, 1), (2, 2), (2, 16), (8, 0), (8, 1), (8, 5), (8, 8), (8, 18), (8, 22), (8, 24)}
+_DEFLATED, _META_BYTES = b"1.2.840.10008.1.2.1.99", 2048
 _TAGS = [
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "Modality", "ImageType", "InstanceNumber"),
     *("Rows", "Columns", "PixelSpacing", "ImagerPixelSpacing", "SliceThickness", "SpacingBetweenSlices", "NumberOfFrames"),
@@ -186,7 +187,16 @@ def _looks_like_dicom(source: Source) -> bool:
     return len(start) >= 8 and (group, element) in _FIRST_ELEMENTS
 
 
+def _refuse_deflated(source: Source) -> None:
+    """Data sets deflated as a whole would be inflated by the library without a limit; nobody stores images so."""
+    start = source.file.read(_META_BYTES) or b""
+    source.file.seek(0)
+    if _DEFLATED in start:
+        raise source.refuse("is deflated as a whole (Deflated Explicit VR Little Endian)", "export the series uncompressed")
+
+
 def _read(source: Source, *, tags: list[str] | None = None, pixels: bool = True) -> Any:
+    _refuse_deflated(source)
     return pydicom().dcmread(source.file, force=True, specific_tags=tags, stop_before_pixels=tags is not None or not pixels)
 
 

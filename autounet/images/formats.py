@@ -190,7 +190,7 @@ def content(start: bytes) -> str | None:
         return "a web page"
     if text.startswith(b"<?xml"):
         return "an XML document"
-    if b"ndims" in text and b"=" in text:
+    if text.startswith(b"objecttype") or (b"ndims" in text and b"=" in text):
         return "a MetaImage"
     return None
 

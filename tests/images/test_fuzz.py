@@ -10,10 +10,12 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from PIL import Image as Pillow
 
+from autounet.images.dicom_labels import Masks, label_names, read_dicom_seg, read_rtstruct
 from autounet.images.image import Image, ImageInfo, ReadOptions
 from autounet.images.read import read_header, read_image
 from planners.errors import UserError
-from tests.images.badinputs.dicom_seeds import plane
+from tests.images.badinputs.dicom_seeds import plane, series
+from tests.images.test_dicom_labels import box, rtstruct, segmentation
 
 ROUNDS = 120
 OPTIONS = (ReadOptions(max_bytes=1 << 24), ReadOptions(max_bytes=1 << 24, trust="stored", unusual_geometry=True, fill_nonfinite=0.0))
@@ -73,6 +75,32 @@ def test_a_damaged_file_is_read_or_refused(tmp_path: Path, suffix: str) -> None:
             for options in OPTIONS:
                 refused += outcome(path, options)
     assert refused > ROUNDS // 10, "most damage is noticed"
+
+
+def test_a_damaged_structure_set_or_segmentation_is_read_or_refused(tmp_path: Path) -> None:
+    grid = read_image(series(tmp_path / "ct")).geometry
+    structures = rtstruct(tmp_path / "rs.dcm", {"a": [box(4.0, -8.4, -5.4, -19.4, -17.8)], "b": [box(2.0, -8.4, -5.4, -19.4, -17.8)]})
+    frames = np.ones((3, 8, 10), np.uint8)
+    segments = [segmentation(tmp_path / f"{kind}.dcm", frames, [1, 2, 1], kind) for kind in ("BINARY", "FRACTIONAL", "LABELMAP")]
+    for path, paint in ((structures, read_rtstruct), *((one, read_dicom_seg) for one in segments)):
+        whole = path.read_bytes()
+        for round_number in range(ROUNDS):
+            data = bytearray(whole)
+            MUTATIONS[round_number % len(MUTATIONS)](data, np.random.default_rng([round_number, 5]))
+            path.write_bytes(data)
+            found = painted(path, lambda file: (label_names(file), paint(file, grid)))  # noqa: B023 - called at once
+            if isinstance(found, UserError):
+                assert path.name in str(found)
+            else:
+                assert tuple(found[1]) == found[0]
+                assert all(mask.shape == grid.shape_zyx for mask in found[1].values())
+
+
+def painted(path: Path, paint: Callable[[Path], tuple[tuple[str, ...], Masks]]) -> tuple[tuple[str, ...], Masks] | UserError:
+    try:
+        return paint(path)
+    except UserError as error:
+        return error
 
 
 def outcome(path: Path, options: ReadOptions) -> bool:

@@ -107,7 +107,7 @@ def test_channels_of_a_metaimage_vary_fastest(tmp_path: Path) -> None:
     ({"TransformMatrix": "1 0 0 0.4 0.9165151 0 0 0 1"}, "skewed"),
     ({"TransformMatrix": "1 0 0 1 0 0 0 0 1"}, "singular"),
     ({"ElementNumberOfChannels": "0"}, "0 numbers"),
-    ({"NDims": None}, "not the MetaImage"),
+    ({"NDims": None}, "no line NDims"),
 ])  # fmt: skip
 def test_a_metaimage_header_that_lies_is_refused(tmp_path: Path, fields: dict[str, Any], reason: str) -> None:
     refused(metaimage(tmp_path / "case.mha", VOXELS.astype("<i2").tobytes(), **fields), reason, header_too=True)
@@ -154,8 +154,8 @@ def test_the_space_of_an_nrrd_is_turned_to_ours(tmp_path: Path, space: str, sign
 def test_channels_of_an_nrrd_may_be_its_first_or_last_axis(tmp_path: Path) -> None:
     both = np.stack([VOXELS, VOXELS + 1])
     first = nrrd(
-        tmp_path / "first.nrrd", np.moveaxis(both, 0, -1).astype("<i2").tobytes(), dimension=4, sizes="2 4 3 2", kinds="vector domain domain domain",
-        space_directions="none (0,0.7,0) (-1.3,0,0) (0,0,2.5)",
+        tmp_path / "first.nrrd", np.moveaxis(both, 0, -1).astype("<i2").tobytes(), dimension=4, sizes="2 4 3 2",
+        kinds="vector domain domain domain", space_directions="none (0,0.7,0) (-1.3,0,0) (0,0,2.5)",
     )  # fmt: skip
     last = nrrd(
         tmp_path / "last.nrrd", both.astype("<i2").tobytes(), dimension=4, sizes="4 3 2 2", kinds="domain domain domain list",

@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.sequence import Sequence
-from pydicom.uid import UID, JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from autounet.images.dicom import find_series, read_dicom_series
 from autounet.images.image import Image, ReadOptions
@@ -268,6 +268,14 @@ def test_b149_a_syntax_without_decoder_is_named(tmp_path: Path, syntax: str) -> 
     text = refused_file(save(tmp_path / "ct", dataset), "slice_00.dcm")
     assert syntax in text
     assert UID(syntax).name.split(" ", maxsplit=1)[0] in text
+
+
+def test_t14_a_deflated_data_set_is_refused_before_it_is_inflated(tmp_path: Path) -> None:
+    bomb = plane(0, PixelData=bytes(64 << 20))
+    bomb.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    folder = save(tmp_path / "ct", bomb)
+    assert (folder / "slice_00.dcm").stat().st_size < 1 << 20
+    assert "Deflated" in refused_file(folder, "slice_00.dcm")
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
