@@ -1,0 +1,114 @@
+import json
+
+import numpy as np
+import pytest
+
+from autounet.images.geometry import Geometry
+from autounet.images.write import write_image, write_mask
+from autounet.job import Job
+from autounet.metrics.case_scores import Wanted
+from autounet.progress import Progress
+from autounet.stages.compare import compare
+from autounet.stages.evaluate import evaluate
+from planners.errors import UserError
+from planners.labels import LabelClass, Labels
+
+GRID = Geometry(
+    shape_zyx=(6, 7, 8), spacing_zyx_mm=(2.0, 1.0, 1.0), origin_xyz_mm=(0.0, 0.0, 0.0), direction=(1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0)
+)
+MOVED = Geometry(
+    shape_zyx=(6, 7, 8), spacing_zyx_mm=(2.0, 1.0, 1.0), origin_xyz_mm=(9.0, 0.0, 0.0), direction=(1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0)
+)
+
+
+@pytest.fixture
+def job(tmp_path):
+    return Job(work=tmp_path, progress=Progress.silent())
+
+
+def cube(value=1, shift=0):
+    mask = np.zeros((6, 7, 8), np.uint8)
+    mask[1:5, 1:5, 1 + shift : 5 + shift] = value
+    return mask
+
+
+def test_two_folders_give_a_table_json_and_the_reference_s_summary(job, tmp_path):
+    for name, shift in (("a", 0), ("b", 1)):
+        write_mask(tmp_path / "truth" / f"{name}.nii.gz", cube(), GRID)
+        write_mask(tmp_path / "masks" / f"{name}.mha", cube(shift=shift), GRID)
+    scores = evaluate(tmp_path / "masks", tmp_path / "truth", tmp_path / "out", job)
+    assert scores.values("1") == (1.0, 0.75)
+    plain = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert plain["cases"][1]["metrics"]["1"]["hd95_mm"] == 1.0
+    assert plain["cases"][1]["metrics"]["1"]["volume_error_ml"] == 0.0
+    assert plain["definitions"]["nsd"] == "nsd-area-v1"
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["foreground_mean"]["Dice"] == 0.875
+    assert str(tmp_path) not in (tmp_path / "out" / "summary.json").read_text()
+    assert (tmp_path / "out" / "scores.csv").read_text().count("\n") > 20
+
+
+def test_every_thing_that_is_wrong_is_a_row_that_says_so_and_the_rest_is_scored(job, tmp_path):
+    truth, masks = tmp_path / "truth", tmp_path / "masks"
+    for name in ("good", "no_prediction", "other_grid", "moved", "unknown", "image", "damaged"):
+        write_mask(truth / f"{name}.nii.gz", cube(), GRID)
+    write_mask(masks / "good.nii.gz", cube(), GRID)
+    write_mask(masks / "no_truth.nii.gz", cube(), GRID)
+    small = Geometry(shape_zyx=(5, 7, 8), spacing_zyx_mm=GRID.spacing_zyx_mm, origin_xyz_mm=GRID.origin_xyz_mm, direction=GRID.direction)
+    write_mask(masks / "other_grid.nii.gz", cube()[:5], small)
+    write_mask(masks / "moved.nii.gz", cube(), MOVED)
+    write_mask(masks / "unknown.nii.gz", cube(7), GRID)
+    write_image(masks / "image.nii.gz", cube()[None].astype(np.float32) * 0.4, GRID)
+    (masks / "damaged.nii.gz").write_bytes(b"nothing")
+    scores = evaluate(masks, truth, tmp_path / "out", job)
+    said = {case.case: case.problem for case in scores.problems}
+    assert [case.case for case in scores.scored] == ["good"]
+    assert "no prediction" in said["no_prediction"]
+    assert "no truth" in said["no_truth"]
+    assert "voxels" in said["other_grid"]
+    assert "mm apart" in said["moved"]
+    assert "the value 7" in said["unknown"]
+    assert "whole numbers" in said["image"]
+    assert said["damaged"]
+    assert scores.mean("1") == 1.0
+
+
+def test_folders_without_masks_are_one_clear_error(job, tmp_path):
+    (tmp_path / "empty").mkdir()
+    write_mask(tmp_path / "truth" / "a.nii.gz", cube(), GRID)
+    for predictions in (tmp_path / "empty", tmp_path / "none"):
+        with pytest.raises(UserError):
+            evaluate(predictions, tmp_path / "truth", None, job)
+
+
+def test_voxels_that_nobody_annotated_count_nowhere(job, tmp_path):
+    truth = cube()
+    truth[4] = 9
+    write_mask(tmp_path / "truth" / "a.nii.gz", truth, GRID)
+    write_mask(tmp_path / "masks" / "a.nii.gz", cube(), GRID)
+    labels = Labels(classes=(LabelClass(name="background", value=0), LabelClass(name="cube", value=1)), ignore=9)
+    scores = evaluate(tmp_path / "masks", tmp_path / "truth", None, job, labels=labels, wanted=Wanted(lesions=True))
+    assert scores.values("cube") == (1.0,)
+    assert scores.values("cube", "nsd") == (1.0,)
+    assert scores.values("cube", "lesion_f1") == (1.0,)
+
+
+def test_compare_tells_a_difference_from_noise(job, tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        write_mask(tmp_path / "truth" / f"c{number}.nii.gz", cube(), GRID)
+        write_mask(tmp_path / "good" / f"c{number}.nii.gz", cube(), GRID)
+        worse = cube()
+        worse[1, 1, 1 : 2 + int(rng.integers(1, 3))] = 0
+        write_mask(tmp_path / "worse" / f"c{number}.nii.gz", worse, GRID)
+    for name in ("good", "worse"):
+        evaluate(tmp_path / name, tmp_path / "truth", tmp_path / f"{name}_scores", job, wanted=Wanted(surfaces=False))
+    verdict = compare([tmp_path / "worse_scores", tmp_path / "good_scores"], job)
+    assert verdict.cases == 12
+    assert verdict.rows[0].comparison.difference.mean > 0
+    assert not verdict.rows[0].is_noise
+    assert "good_scores is better" in verdict.lines()[1]
+    same = compare([tmp_path / "good_scores", tmp_path / "good_scores" / "scores.json"], job)
+    assert all(row.is_noise for row in same.rows)
+    with pytest.raises(UserError, match=r"no scores\.json"):
+        compare([tmp_path / "truth", tmp_path / "good_scores"], job)
