@@ -310,3 +310,16 @@ def test_work_counted_in_seconds_is_told_as_time() -> None:
 
 def test_the_last_moment_shows_no_time_left() -> None:
     assert "left" not in describe(_task("t", 100, "case", 100, ""), 0)
+
+
+def test_asking_for_memory_never_takes_more_than_a_hundredth_of_the_time() -> None:
+    asked: list[float] = []
+
+    def slow() -> int:
+        asked.append(time.monotonic())
+        time.sleep(0.05)
+        return 1
+
+    with Progress(Voice(stream=io.StringIO(), bars=True, memory_bytes=slow)) as progress, progress.task("t"):
+        time.sleep(3.0)
+    assert len(asked) == 1

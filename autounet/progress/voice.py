@@ -229,10 +229,13 @@ class Progress:
                 self._shown().say(f"{task.name}: {counted}{clock(seconds)}", "done")
 
     def _tick(self) -> None:
-        memory, asked = 0, float("-inf")
+        memory, again = 0, 0.0
         while not self._closing.wait(MOVING_SECONDS if self._voice.bars else 1.0):
-            if self._voice.memory_bytes is not None and time.monotonic() - asked >= 1.0:
-                memory, asked = self._voice.memory_bytes(), time.monotonic()
+            asked = time.monotonic()
+            if self._voice.memory_bytes is not None and asked >= again:
+                memory = self._voice.memory_bytes()
+                now = time.monotonic()
+                again = now + max(1.0, 100 * (now - asked))  # on a node with thousands of processes it takes long
             with self._lock:
                 if self._closing.is_set():
                     return
