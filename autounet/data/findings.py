@@ -68,6 +68,7 @@ def _labels(dataset: Dataset, seen: Seen) -> tuple[Dataset, list[Problem]]:
     if not dataset.labels_said:
         _refuse_objects([values for _, values in counts])
         dataset = name_values(dataset, {v for _, values in counts for v in values.values})
+    problems += _annotated(dataset)
     known = {c.value for c in dataset.labels.classes} | ({dataset.labels.ignore} if dataset.labels.ignore is not None else set())
     for case, values in counts:
         if not dataset.reading.nearest_label and set(values.values) - known:
@@ -80,6 +81,22 @@ def _labels(dataset: Dataset, seen: Seen) -> tuple[Dataset, list[Problem]]:
     if [c.value for c in dataset.labels.foreground] == [255] and not dataset.labels_said:
         problems.append(note("value_255", "the masks hold 0 and 255; 255 is the one class, and predictions are written with 255", "", ""))
     return dataset, problems
+
+
+def _annotated(dataset: Dataset) -> list[Problem]:
+    """Lists of annotated classes must name classes."""
+    names = [c.name for c in dataset.labels.foreground]
+    return [
+        error(
+            "annotated_unknown",
+            f"annotated names {', '.join(sorted(set(c.annotated) - set(names)))}",
+            f"of {', '.join(names)}",
+            "correct the list",
+            c.id,
+        )
+        for c in dataset.cases
+        if c.annotated is not None and set(c.annotated) - set(names)
+    ]
 
 
 def _refuse_objects(counts: list[ValueCounts]) -> None:

@@ -3,6 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from autounet.data.dataset import Dataset
 from autounet.data.layouts.matching import match, split_channel
@@ -381,6 +383,57 @@ def test_a_stack_of_pictures_is_asked_for_once(tmp_path: Path) -> None:
 def test_names_are_matched_longest_first() -> None:
     found = {m.key: [i for _, i in m.images] for m in match(["a_1_t1", "a_t1", "a_1_t2", "a_t2"], ["a", "a_1"])}
     assert found == {"a": [1, 3], "a_1": [0, 2]}
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "expected"),
+    [
+        (["volume-0", "volume-1"], ["segmentation-0", "segmentation-1"], {"0": [0], "1": [1]}),
+        (["img0001", "img0002"], ["label0001", "label0002"], {"0001": [0], "0002": [1]}),
+        (["image_001", "image_002"], ["image_001", "image_002"], {"image_001": [0], "image_002": [1]}),
+        (["scan_1_t1", "scan_1_t2"], ["scan_1"], {"scan_1": [0, 1]}),
+        (["ISIC_1", "ISIC_2"], ["ISIC_1_segmentation", "ISIC_2_segmentation"], {"ISIC_1": [0], "ISIC_2": [1]}),
+        (["a_raw", "b_raw"], ["a_gt", "b_gt"], {"a": [0], "b": [1]}),
+        (["example_ct_sm"], ["example_seg"], {"example": [0]}),
+    ],
+)
+def test_names_of_well_known_datasets_find_each_other(images: list[str], labels: list[str], expected: dict[str, list[int]]) -> None:
+    assert {m.key: [i for _, i in m.images] for m in match(images, labels)} == expected
+
+
+@given(
+    st.lists(st.text("ab_1", min_size=1, max_size=6), unique=True, max_size=12),
+    st.lists(st.text("ab_1", min_size=1, max_size=6), unique=True, max_size=12),
+)
+def test_no_file_is_in_two_cases(images: list[str], labels: list[str]) -> None:
+    found = match(images, labels)
+    used = [i for m in found for _, i in m.images]
+    assert len(used) == len(set(used))
+    assert all(m.images and m.label is not None for m in found)
+    main = [m.label for m in found]
+    assert len(main) == len(set(main))
+    assert {images[i] for i in used} >= set(images) & set(labels)  # equal names are always paired
+
+
+def test_rawdata_and_derivatives_without_anat_are_bids(tmp_path: Path) -> None:
+    paths = [f"rawdata/sub-verse{n}/sub-verse{n}_ct.nii.gz" for n in (1, 2)]
+    paths += [f"derivatives/sub-verse{n}/sub-verse{n}_seg-vert_msk.nii.gz" for n in (1, 2)]
+    for path in paths:
+        save(tmp_path / "d" / path, mask() if "msk" in path else picture(1))
+    dataset = open_dataset(tmp_path / "d")
+    assert (dataset.layout, [c.id for c in dataset.training]) == ("bids", ["sub-verse1", "sub-verse2"])
+
+
+def test_frames_with_their_labels_beside_a_cine_are_cases(tmp_path: Path) -> None:
+    for patient in ("patient001", "patient002", "patient003"):
+        for frame in ("frame01", "frame12"):
+            save(tmp_path / "d" / patient / f"{patient}_{frame}.nii.gz", picture(1))
+            save(tmp_path / "d" / patient / f"{patient}_{frame}_gt.nii.gz", mask())
+        save(tmp_path / "d" / patient / f"{patient}_4d.nii.gz", np.zeros((12, 11, 10, 30), np.int16))
+    dataset = open_dataset(tmp_path / "d")
+    assert [c.id for c in dataset.training][:2] == ["patient001_frame01", "patient001_frame12"]
+    assert len({c.group for c in dataset.training}) == 3
+    assert len(dataset.training) == 6
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,14 @@ def test_a_wrong_autounet_toml_is_refused_by_its_key(tmp_path: Path, toml: str, 
         check(folder, job(tmp_path / "w"))
 
 
+def test_annotated_classes_that_do_not_exist_drop_the_case_by_name(tmp_path: Path) -> None:
+    folder = pairs(tmp_path / "d")
+    (folder / "autounet.toml").write_text("[labels]\nbone = 1\n[annotated]\np1 = ['bon']\n")
+    dataset = check(folder, job(tmp_path / "w"))
+    (problem,) = [p for p in dataset.problems if p.severity == "error"]
+    assert (problem.case, problem.found, problem.expected) == ("p1", "annotated names bon", "of bone")
+
+
 def test_autounet_toml_names_what_the_folder_does_not(tmp_path: Path) -> None:
     folder = pairs(tmp_path / "d", p1=mask(value=2))
     (folder / "autounet.toml").write_text(

@@ -16,8 +16,7 @@ from planners.labels import Labels
 
 NAME = "bids"
 _FOLDERS = ("anat", "ct", "pet", "micr", "xray", "us")
-_MASK_SUFFIXES = ("dseg", "mask", "seg", "label", "lesion")
-_NOT_DATA = ("derivatives", "sourcedata", "code", "phenotype", "stimuli")
+_MASK_SUFFIXES = ("dseg", "mask", "seg", "label", "lesion", "msk")
 _TABLE_BYTES = 2**20
 
 
@@ -42,10 +41,15 @@ def recognise(listing: Listing) -> Candidate | None:
     """dataset_description.json, or folders sub-*, with images in anat (or alike)."""
     described = listing.has("dataset_description.json")
     raw, masks = _sorted_files(listing)
-    if not raw or not (described or len({f.path.parts[0] for f in raw}) == len({_name(f).get("sub") for f in raw})):
+    if not raw or not (described or _by_subject(raw)):
         return None
     why = f"{len(raw)} images in sub-*/ folders and {len(masks)} masks below derivatives"
     return Candidate(layout=NAME, sure=0.98 if described else 0.9, why=why + (", dataset_description.json" if described else ""))
+
+
+def _by_subject(raw: list[FoundFile]) -> bool:
+    """Each subject has a folder of its own."""
+    return all(f"sub-{_name(f).get('sub')}" in f.folder.parts for f in raw)
 
 
 def index(listing: Listing) -> Draft:
@@ -83,9 +87,16 @@ def _sorted_files(listing: Listing) -> tuple[list[FoundFile], list[FoundFile]]:
         if parts[0] == "derivatives":
             if _is_mask(file):
                 masks.append(file)
-        elif parts[0] not in _NOT_DATA and parts[0].startswith("sub-") and file.folder.name in _FOLDERS:
+        elif _is_raw(file):
             (masks if _is_mask(file) else raw).append(file)
     return raw, masks
+
+
+def _is_raw(file: FoundFile) -> bool:
+    """Below sub-*, perhaps in rawdata, in a folder of images or in none."""
+    parts = file.path.parts[1:] if file.path.parts[0] == "rawdata" else file.path.parts
+    kind = file.folder.name
+    return parts[0].startswith("sub-") and len(parts) > 1 and (kind in _FOLDERS or kind.startswith(("sub-", "ses-")))
 
 
 def _is_mask(file: FoundFile) -> bool:

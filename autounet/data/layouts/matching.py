@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from autounet.data.names import IMAGE_WORDS, LABEL_WORDS, is_channel_token
 
 _SEPARATORS = "-_. "
-# Words that also name scans ("raw", "lesion") are no role at the end of a file's name.
+# Words that also name what is seen in scans are no role at the end of a file's name.
 _LABEL_ENDINGS = frozenset(LABEL_WORDS) - {"lesion", "roi", "rois", "target", "targets"}
-_IMAGE_ENDINGS = frozenset(IMAGE_WORDS) - {"data", "raw", "volume", "volumes", "scan", "scans"}
+_IMAGE_ENDINGS = frozenset(IMAGE_WORDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,34 +38,52 @@ def bare_image(stem: str) -> str:
 
 
 def bare(stem: str, role_words: frozenset[str]) -> str:
-    """A name without a role word at its end or its beginning."""
+    """A name without a role word at its end or its beginning, where digits may follow at once (img0001)."""
     parts = re.split(r"([-_. ]+)", stem)
     if len(parts) >= 3 and parts[-1].lower() in role_words:
         return "".join(parts[:-2])
     if len(parts) >= 3 and parts[0].lower() in role_words:
         return "".join(parts[2:])
-    return stem
+    glued = re.fullmatch(r"([A-Za-z]+)(\d.*)", stem)
+    return glued[2] if glued and glued[1].lower() in role_words else stem
 
 
 def match(image_stems: list[str], label_stems: list[str]) -> list[Match]:
-    """Pair by equal names first, then by names that only add a channel, then by labels that only add a class."""
-    images = [bare_image(s) for s in image_stems]
-    labels = _label_keys(label_stems, frozenset(images))
-    by_label: dict[str, int] = {}
-    for index, name in enumerate(labels):
-        by_label.setdefault(name, index)
-    taken: dict[int, list[tuple[str, int]]] = {}
-    free: list[int] = []
-    for index, name in enumerate(images):
-        found = _longest(name, by_label)
-        if found is None:
-            free.append(index)
-        else:
-            prefix, token = found
-            taken.setdefault(by_label[prefix], []).append((token, index))
-    pairs = [Match(labels[label], label, tuple(sorted(found))) for label, found in taken.items()]
-    pairs += _labels_that_add(images, free, labels, sorted(set(range(len(labels))) - set(taken)))
+    """Pair by equal names first, then by names that only add a channel, then by labels that only add a class.
+
+    Names are taken as they are, or without the words that say image or label: whichever pairs more labels.
+    """
+    tries = [
+        _Try(images, labels)
+        for images in (image_stems, [bare_image(s) for s in image_stems])
+        for labels in (label_stems, [bare_label(s) for s in label_stems])
+    ]
+    best = max(tries, key=lambda t: t.score)  # the first of equal ones
+    pairs = [Match(best.labels[label], label, tuple(sorted(found))) for label, found in best.taken.items()]
+    unpaired = sorted(set(range(len(best.labels))) - set(best.taken))
+    pairs += _labels_that_add(best.images, best.free, [bare_label(s) for s in best.labels], unpaired)
     return sorted(pairs, key=lambda p: p.key)
+
+
+class _Try:
+    """One way to read the names, and what it pairs."""
+
+    def __init__(self, images: list[str], labels: list[str]) -> None:
+        self.images, self.labels = images, labels
+        by_label: dict[str, int] = {}
+        for index, name in enumerate(labels):
+            by_label.setdefault(name, index)
+        self.taken: dict[int, list[tuple[str, int]]] = {}
+        self.free: list[int] = []
+        exact = 0
+        for index, name in enumerate(images):
+            found = _longest(name, by_label) if name else None
+            if found is None:
+                self.free.append(index)
+            else:
+                self.taken.setdefault(by_label[found[0]], []).append((found[1], index))
+                exact += not found[1]
+        self.score = (len(self.taken), exact, len(images) - len(self.free))
 
 
 def without_label(image_stems: list[str], tokens: frozenset[str]) -> list[Match]:
@@ -86,11 +104,6 @@ def split_channel(name: str, tokens: frozenset[str]) -> tuple[str, str]:
             if token in tokens or (not tokens and is_channel_token(token)):
                 return name[:position], token
     return name, ""
-
-
-def _label_keys(stems: list[str], images: frozenset[str]) -> list[str]:
-    """A label's name as it is, when an image is called so; else without its role word."""
-    return [s if s in images else bare_label(s) for s in stems]
 
 
 def _longest(name: str, known: dict[str, int]) -> tuple[str, str] | None:
