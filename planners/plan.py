@@ -6,15 +6,17 @@ order; two-dimensional configurations keep three numbers, the first of them 1 (o
 """
 
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 from typing import Literal
 
+from planners.bounds import mirrored_axes, share
 from planners.errors import UserError
 from planners.fingerprint import Modality, SidePair, Triple, TripleMm
 from planners.hardware import Accelerator, Precision
 from planners.labels import Labels
 
 PLAN_SCHEMA = 1
+MAX_STAGES, MAX_FEATURES, MAX_KERNEL = 16, 4096, 15
 
 Scheme = Literal["ct", "zscore", "percentile", "rescale", "rgb", "none"]
 TermKind = Literal["dice", "cross_entropy", "topk", "focal", "tversky", "skeleton_recall", "border_cross_entropy"]
@@ -69,6 +71,17 @@ class Architecture:
             raise UserError(
                 f"{stages} stages of features, but strides, kernels, encoder and decoder lists of {lengths}", "give one entry a stage"
             )
+        counts = (*self.features, *self.encoder_blocks, *self.decoder_convolutions)
+        steps = [number for triple in (*self.strides_zyx, *self.kernels_zyx) for number in triple]
+        if not 1 <= stages <= MAX_STAGES or not all(1 <= n <= MAX_FEATURES for n in counts) or not all(1 <= n <= MAX_KERNEL for n in steps):
+            raise UserError(
+                f"a network of features {self.features}, strides {self.strides_zyx} and kernels {self.kernels_zyx} cannot be built",
+                f"use at most {MAX_STAGES} stages, {MAX_FEATURES} features, and strides and kernels of 1 to {MAX_KERNEL}",
+            )
+        if not 0 <= self.checkpointed_stages <= stages:
+            raise UserError(
+                f"{self.checkpointed_stages} of {stages} stages cannot be computed again", "name as many as there are, or fewer"
+            )
 
     @property
     def divisor_zyx(self) -> Triple:
@@ -104,6 +117,12 @@ class Step:
     low: float = 0.0
     high: float = 0.0
 
+    def __post_init__(self) -> None:
+        share(f"{self.kind}: the probability", self.probability)
+        share(f"{self.kind}: the probability of a channel", self.channel_probability)
+        if self.low > self.high:
+            raise UserError(f"{self.kind}: the range {self.low} to {self.high} runs backwards", "write the smaller number as low")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
@@ -114,6 +133,9 @@ class Augmentation:
     mirror_axes: tuple[int, ...] = ()  # working axes that may be flipped
     swap_sides: bool = False  # a flip across the sides' axis exchanges left and right labels
 
+    def __post_init__(self) -> None:
+        mirrored_axes(self.mirror_axes)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
@@ -122,6 +144,9 @@ class Sampling:
     foreground_fraction: float = 0.33
     rule: Literal["last_of_batch", "probability"] = "last_of_batch"
     balance: Literal["class_in_case", "class_over_cases", "component"] = "class_in_case"
+
+    def __post_init__(self) -> None:
+        share("the share of foreground patches", self.foreground_fraction)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +169,17 @@ class Schedule:
     precision: Precision = "float32"
     patch_growth_stages: int = 1
 
+    def __post_init__(self) -> None:
+        share("the warm-up and the decay", self.warmup_fraction + self.decay_fraction)
+        share("the momentum", self.momentum)
+        share("the decay of the average", self.ema_decay or 0.0)
+        whole = (self.iterations, self.iterations_per_epoch, self.patch_growth_stages)
+        if min(whole) < 1 or self.learning_rate <= 0 or self.clip_norm <= 0 or (self.seconds is not None and self.seconds <= 0):
+            raise UserError(
+                f"a schedule of {self.iterations} iterations at a rate of {self.learning_rate} for {self.seconds} s trains nothing",
+                "use positive numbers",
+            )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inference:
@@ -154,6 +190,13 @@ class Inference:
     mirror_axes: tuple[int, ...] = ()
     precision: Precision = "float32"
     skip_air: bool = False  # tiles that hold nothing but air are background without asking the network
+
+    def __post_init__(self) -> None:
+        mirrored_axes(self.mirror_axes)
+        if not 0 < self.step_fraction <= 1 or self.sigma_fraction <= 0:
+            raise UserError(
+                f"tiles every {self.step_fraction} of a patch with a weight of width {self.sigma_fraction} leave gaps", "use 0.5 and 0.125"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +238,7 @@ class Configuration:
             raise UserError(
                 f"configuration {self.name}: a batch of {self.batch_size} in {self.accumulate} parts", "choose parts that divide the batch"
             )
-        if min(self.spacing_zyx_mm) <= 0:
+        if not all(0 < mm < inf for mm in self.spacing_zyx_mm):
             raise UserError(f"configuration {self.name}: the spacing {self.spacing_zyx_mm} mm is not positive", "correct the spacing")
 
     @property

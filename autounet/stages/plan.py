@@ -53,6 +53,8 @@ def plan(fingerprint: Fingerprint, hardware: Hardware, budget: Budget, planner_n
     decide = planner(planner_name)
     job.work.mkdir(parents=True, exist_ok=True)
     known = read_devices(job.work)
+    if job.max_ram_bytes is not None:
+        hardware = replace(hardware, host_bytes=min(hardware.host_bytes, job.max_ram_bytes))
     if not hardware.offset_bytes and hardware.accelerator != "cpu":
         hardware = replace(hardware, offset_bytes=known.offset(hardware.name))
     if probe is None:

@@ -162,7 +162,7 @@ def test_the_axis_of_sides_is_followed_when_axes_are_reordered() -> None:
     assert plan.configuration("3d_fullres").augmentation.mirror_axes == (1, 2)
 
 
-@pytest.mark.parametrize(("fraction", "share"), [(0.05, 0.33), (0.005, 0.5), (0.0005, 0.66)])
+@pytest.mark.parametrize(("fraction", "share"), [(0.05, 0.5), (0.005, 0.6), (0.0005, 0.7)])
 def test_rare_foreground_is_sampled_more_often(fraction: float, share: float) -> None:
     seen = task("heart")
     rare = replace(seen, classes=(replace(seen.classes[0], fraction=fraction),))
@@ -174,6 +174,7 @@ def test_a_model_for_processors_is_planned_where_it_is_asked_for() -> None:
     assert plan.target == "cpu"
     one = plan.configuration(plan.train[0])
     assert one.inference.precision == "float32"
+    assert one.architecture.kind == "plain"
     assert one.inference.mirror_axes == ()
 
 

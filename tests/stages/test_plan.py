@@ -47,6 +47,11 @@ def test_an_edit_that_is_legal_is_followed(tmp_path: Path) -> None:
         ({"batch_size": 0}, "batch of 0"),
         ({"batchsize": 4}, "unknown key 'batchsize'"),
         ({"spacing_zyx_mm": [0.0, 1.0, 1.0]}, "spacing"),
+        ({"sampling": {"foreground_fraction": 1.5}}, "foreground patches is 1.5"),
+        ({"inference": {"mirror_axes": [0, 3]}}, "cannot be mirrored"),
+        ({"inference": {"step_fraction": 0.0}}, "leave gaps"),
+        ({"schedule": {"iterations": 0}}, "trains nothing"),
+        ({"schedule": {"warmup_fraction": 0.6, "decay_fraction": 0.6}}, "warm-up and the decay is 1.2"),
     ],
 )
 def test_an_illegal_edit_is_named(tmp_path: Path, change: dict[str, object], said: str) -> None:
@@ -109,3 +114,11 @@ def test_a_device_that_never_fits_is_an_error(tmp_path: Path) -> None:
 def test_devices_are_kept_apart_by_name() -> None:
     known = Devices().knowing("A", 1).knowing("B", 2).knowing("A", 3)
     assert (known.offset("A"), known.offset("B"), known.offset("C")) == (3, 2, 0)
+
+
+def test_the_memory_of_a_processor_is_what_the_job_may_use(tmp_path: Path) -> None:
+    wide = plan(HEART, replace(CPU, cores=64), Budget(training_seconds=400_000), "default", job(tmp_path))
+    narrow_job = replace(job(tmp_path), max_ram_bytes=5 * GiB)
+    narrow = plan(HEART, replace(CPU, cores=64), Budget(training_seconds=400_000), "default", narrow_job)
+    assert wide.configurations[-1].memory.training_bytes > GiB * 5 // 2
+    assert all(one.memory.training_bytes <= GiB * 5 // 2 for one in narrow.configurations)
