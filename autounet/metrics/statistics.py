@@ -41,6 +41,8 @@ def bootstrap_mean(values: Sequence[float], patients: Sequence[str], *, seed: in
     if not len(values):
         return Interval(mean=nan, low=nan, high=nan)
     sums, sizes = _by_patient(values, patients)
+    if len(sums) < 2:  # one patient tells nothing of how others would be
+        return Interval(mean=float(np.mean(values)), low=nan, high=nan)
     rng = np.random.default_rng(seed)
     means = np.empty(resamples)
     step = max(1, 2**22 // len(sums))

@@ -1,5 +1,6 @@
 """What the page is made from: the files of the work folder, as far as they are there."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ class Material:
     plan: Plan | None
     selection: Selection | None
     scores: dict[str, Any]  # configuration to scores.json
+    curves: dict[str, dict[int, list[tuple[float, float]]]]  # configuration, fold: (step, Dice of whole volumes)
     model: str = ""
 
 
@@ -37,6 +39,7 @@ def gather(work: Path) -> Material:
         plan=_read(work / "plan.json", Plan),
         selection=_read(work / "selection.json", Selection),
         scores=scores,
+        curves=_curves(work),
         model=models[0].name if models else "",
     )
 
@@ -46,3 +49,20 @@ def _read(path: Path, kind: type[T]) -> T | None:
         return read_value(path, kind) if path.exists() else None
     except UserError:
         return None
+
+
+def _curves(work: Path) -> dict[str, dict[int, list[tuple[float, float]]]]:
+    """From the folds' logs; a line that cannot be read is left out."""
+    found: dict[str, dict[int, list[tuple[float, float]]]] = {}
+    for path in sorted((work / "runs").glob("*/fold_*/events.jsonl")):
+        points = []
+        for line in path.read_text(errors="replace").splitlines():
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict) and event.get("kind") == "validation" and isinstance(event.get("dice"), int | float):
+                points.append((float(event.get("step", len(points))), float(event["dice"])))
+        if points and path.parent.name[5:].isdigit():
+            found.setdefault(path.parent.parent.name, {})[int(path.parent.name[5:])] = points
+    return found

@@ -4,16 +4,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
+from autounet.report.figures import curves, intervals, strips
 from autounet.report.gather import Material
-from autounet.report.page import Page, Section, Table
+from autounet.report.page import Figure, Page, Section, Table
+from autounet.store.selection import Selection
 from planners.fingerprint import Fingerprint
-from planners.plan import Plan
+from planners.network_picture import network_svg
 
 
 def page_of(material: Material, *, public: bool) -> Page:
     """The whole page."""
-    makers = (_scores, _data, _plan, _network, _use)
+    makers = (_scores, _data, _plan, _network, _training, _use)
     return Page(
         title=material.name,
         lead=_lead(material),
@@ -31,7 +34,13 @@ def _lead(material: Material) -> tuple[str, ...]:
 def _tiles(material: Material) -> tuple[tuple[str, str, str], ...]:
     tiles = []
     if material.selection is not None and material.selection.mean_dice is not None:
-        tiles.append((f"{material.selection.mean_dice:.3f}", "mean Dice", f"on {material.selection.cases} cases held out of training"))
+        tiles.append(
+            (
+                f"{material.selection.mean_dice:.3f}",
+                "mean Dice",
+                f"over {material.selection.cases} held-out case{'s' if material.selection.cases != 1 else ''}",
+            )
+        )
     if material.fingerprint is not None:
         tiles.append((str(len(material.fingerprint.cases)), "cases", f"{material.fingerprint.dimensions}D"))
         tiles.append((str(len(material.fingerprint.labels.foreground)), "classes", ""))
@@ -45,22 +54,62 @@ def _scores(material: Material) -> Section | None:
     if selection is None:
         return None
     rows = tuple((s.name, str(s.cases), f"{s.dice:.4f}", f"{s.low:.4f}", f"{s.high:.4f}") for s in selection.scores)
-    tables = [
-        ("", Table(head=("Class", "Cases", "Dice", "from", "to"), rows=rows, numeric=(False, True, True, True, True))),
-        (
-            "What was tried",
-            Table(
-                head=("Candidate", "Dice", "from", "to"),
-                rows=tuple((c.name, f"{c.dice:.4f}", f"{c.low:.4f}", f"{c.high:.4f}") for c in selection.candidates),
-                numeric=(False, True, True, True),
-            ),
-        ),
-    ]
-    chosen = selection.members[0].configuration
-    if chosen in material.scores:
-        tables.append(("Every case", _case_table(material.scores[chosen])))
+    tables = (
+        [("", Table(head=("Class", "Cases", "Dice", "from", "to"), rows=rows, numeric=(False, True, True, True, True)))] if rows else []
+    )
+    if len(selection.candidates) > 1:
+        tables.append(("What was tried", _candidates(selection)))
+    figures = []
+    if selection.scores:
+        drawn = intervals([(s.name, s.dice, s.low, s.high) for s in selection.scores])
+        figures.append(Figure(svg=drawn, caption="Mean Dice of each class and its 95 % interval over patients."))
+    chosen = " + ".join(m.configuration for m in selection.members).replace(" + ", "+")
+    found = material.scores.get(chosen)
+    if found is not None:
+        figures.append(Figure(svg=strips(_by_target(found)), caption="Every case is a tick. Point at one to see which it is."))
+        tables.append(("Worst cases", _worst(found)))
+        tables.append(("Every case", _case_table(found)))
     words = ("Each case was predicted by networks that had not seen it. Intervals are 95 %, over patients.",)
-    return Section(id="scores", title="How good it is", words=words, tables=tuple(tables))
+    if not rows:
+        words = ("No case was held out of the training of a fold, so nothing is known of how good the model is on new images.",)
+    return Section(id="scores", title="How good it is", words=words, figures=tuple(figures), tables=tuple(tables))
+
+
+def _candidates(selection: Selection) -> Table:
+    rows = tuple(
+        (
+            c.name,
+            f"{c.dice:.4f}",
+            f"{c.low:.4f}",
+            f"{c.high:.4f}",
+            "" if c.p_against_best is None else f"{c.p_against_best:.3g}",
+            "within noise of the best" if c.within_noise else "",
+        )
+        for c in selection.candidates
+    )
+    return Table(
+        head=("Candidate", "Dice", "from", "to", "p against the best", "Verdict"), rows=rows, numeric=(False, True, True, True, True, False)
+    )
+
+
+def _by_target(scores: Any) -> list[tuple[str, list[tuple[str, float]]]]:
+    return [(name, [(case, dice) for case, dice in _dice(scores, name) if dice is not None]) for name in scores["targets"]]
+
+
+def _dice(scores: Any, name: str) -> list[tuple[str, float | None]]:
+    return [(c["case"], c["metrics"][name]["dice"]) for c in scores["cases"] if "metrics" in c]
+
+
+def _worst(scores: Any, most: int = 5) -> Table:
+    """Where to look first."""
+    every = [(case, name, dice) for name in scores["targets"] for case, dice in _dice(scores, name) if dice is not None]
+    rows = []
+    for case, name, dice in sorted(every, key=lambda entry: entry[2])[:most]:
+        found = next(c for c in scores["cases"] if c["case"] == case)["metrics"][name]
+        rows.append((case, name, f"{dice:.4f}", str(found["tp"] + found["fn"]), str(found["tp"] + found["fp"])))
+    return Table(
+        head=("Case", "Class", "Dice", "True voxels", "Predicted voxels"), rows=tuple(rows), numeric=(False, False, True, True, True)
+    )
 
 
 def _case_table(scores: Any) -> Table:
@@ -111,11 +160,24 @@ def _plan(material: Material) -> Section | None:
 
 
 def _network(material: Material) -> Section | None:
-    return None if material.plan is None else _drawn(material.plan)
+    if material.plan is None:
+        return None
+    chosen = [m.configuration for m in material.selection.members] if material.selection else list(material.plan.train)
+    figures = []
+    for name in chosen:
+        configuration = material.plan.configuration(name)
+        caption = f"{name}: {configuration.architecture.kind} U-Net of {len(configuration.architecture.features)} stages."
+        figures.append(Figure(svg=Markup(network_svg(configuration.architecture)), caption=caption))
+    return Section(id="network", title="The network", figures=tuple(figures))
 
 
-def _drawn(plan: Plan) -> Section | None:
-    return None
+def _training(material: Material) -> Section | None:
+    figures = []
+    for configuration, folds in material.curves.items():
+        drawn = curves([(f"fold {fold}", points) for fold, points in folds.items()], across="step", up="Dice of whole held-out volumes")
+        if drawn:
+            figures.append(Figure(svg=drawn, caption=f"{configuration}: Dice of a few whole held-out volumes while training, by step."))
+    return Section(id="training", title="The training", figures=tuple(figures)) if figures else None
 
 
 def _use(material: Material) -> Section | None:

@@ -159,7 +159,8 @@ def _within_noise(best: Scores, other: Scores, adjusted_p: float) -> bool:
 def _why(
     scored: Mapping[tuple[str, ...], Scores], best: tuple[str, ...], chosen: tuple[str, ...], folds: Mapping[str, tuple[int, ...]]
 ) -> str:
-    text = f"{' + '.join(chosen)}, {len(folds[chosen[0]])} folds"
+    count = len(folds[chosen[0]])
+    text = f"{' + '.join(chosen)}, {count} fold{'s' if count != 1 else ''}"
     if len(scored) == 1:
         return f"{text}, the only one trained"
     if chosen == best:
@@ -222,7 +223,8 @@ def _target(scores: Scores, name: str, seed: int) -> TargetScore | None:
     if not values:
         return None
     interval = bootstrap_mean([v for v, _ in values], [g for _, g in values], seed=seed)
-    return TargetScore(name=name, cases=len(values), dice=interval.mean, low=interval.low, high=interval.high)
+    low, high = (0.0, 1.0) if isnan(interval.low) else (interval.low, interval.high)
+    return TargetScore(name=name, cases=len(values), dice=interval.mean, low=low, high=high)
 
 
 def _score(dataset: Dataset, case: Case, labels: Labels, predicted: "object", file: str) -> CaseScores:

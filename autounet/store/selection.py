@@ -104,5 +104,5 @@ class Selection:
         else:
             parts = ", ".join(f"{s.name} {s.dice:.3f} ({s.low:.3f} to {s.high:.3f})" for s in self.scores[:6])
             more = f", and {len(self.scores) - 6} more" if len(self.scores) > 6 else ""
-            good = f"Out-of-fold Dice over {self.cases} cases: mean {self.mean_dice:.3f}; {parts}{more}."
+            good = f"Out-of-fold Dice over {self.cases} case{'s' if self.cases != 1 else ''}: mean {self.mean_dice:.3f}; {parts}{more}."
         return good, f"Chosen: {self.why}", f"Predict with: autounet predict {quote(str(model))} IMAGES MASKS"

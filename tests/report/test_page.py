@@ -1,0 +1,123 @@
+import json
+import re
+import shutil
+import subprocess
+from xml.etree import ElementTree
+
+import pytest
+
+from autounet.job import Job
+from autounet.progress import Progress
+from autounet.report.figures import curves, intervals, strips
+from autounet.report.page import Page, Section, Table, render
+from autounet.stages.report import report
+from autounet.store.selection import Candidate, Chosen, Selection, TargetScore
+from autounet.store.strict import write_value
+from tests.tiny_models import configuration, fingerprint_of, plan_of
+
+EVIL = "<script>alert('x')</script>"
+
+
+@pytest.fixture
+def work(tmp_path):
+    """A work folder as a run leaves it, one of whose classes has a hostile name."""
+    folder = tmp_path / "heart.autounet"
+    plan = plan_of(configuration((8, 8, 8)))
+    write_value(folder / "plan.json", plan)
+    write_value(folder / "fingerprint.json", fingerprint_of(plan))
+    selection = Selection(
+        members=(Chosen(configuration="3d_fullres", folds=(0, 1)),),
+        why="3d_fullres, 2 folds",
+        scores=(TargetScore(name=EVIL, cases=2, dice=0.9, low=0.8, high=0.95),),
+        candidates=(
+            Candidate(name="3d_fullres", configurations=("3d_fullres",), dice=0.9, low=0.8, high=0.95, within_noise=True),
+            Candidate(name="2d", configurations=("2d",), dice=0.7, low=0.6, high=0.8, p_against_best=0.01),
+        ),
+        cases=2,
+    )
+    write_value(folder / "selection.json", selection)
+    metrics = {EVIL: {"dice": 0.9, "tp": 9, "fp": 1, "fn": 1, "tn": 1}}
+    scores = {"targets": {EVIL: [1]}, "cases": [{"case": "c1", "metrics": metrics}, {"case": "c2", "problem": "damaged"}]}
+    (folder / "scores" / "3d_fullres").mkdir(parents=True)
+    (folder / "scores" / "3d_fullres" / "scores.json").write_text(json.dumps(scores))
+    (folder / "runs" / "3d_fullres" / "fold_0").mkdir(parents=True)
+    events = [{"kind": "validation", "step": 10 * n, "dice": 0.1 * n} for n in range(5)]
+    (folder / "runs" / "3d_fullres" / "fold_0" / "events.jsonl").write_text("\n".join(map(json.dumps, events)) + "\n{torn")
+    (folder / "heart.aunet").write_bytes(b"")
+    return folder
+
+
+def page(work):
+    return report(work, Job(work=work, progress=Progress.silent())).read_text()
+
+
+def test_the_page_answers_in_the_order_in_which_a_reader_asks(work):
+    text = page(work)
+    titles = re.findall(r"<h2>(.*?)</h2>", text)
+    assert titles == ["How good it is", "The data", "The plan", "The network", "The training", "How to use the model"]
+    assert "<h1>heart</h1>" in text
+    assert "0.9000" in text
+    assert "within noise of the best" in text
+    assert "damaged" in text
+    assert "autounet predict heart.aunet" in text
+
+
+def test_nothing_that_comes_from_data_becomes_markup(work):
+    text = page(work)
+    assert EVIL not in text
+    assert "&lt;script&gt;alert" in text
+
+
+def test_the_page_asks_the_network_for_nothing_and_names_no_path(work):
+    text = page(work)
+    assert "default-src 'none'" in text
+    links = re.findall(r"""(?:src|href|url|xlink:href)\s*[=(]\s*["']?([^"')\s>]+)""", text)
+    assert [link for link in links if not link.startswith(("#", "data:"))] == []
+    assert str(work) not in text
+
+
+def test_a_run_that_has_just_begun_has_a_page_too(tmp_path):
+    folder = tmp_path / "begun.autounet"
+    folder.mkdir()
+    text = page(folder)
+    assert "not finished" in text
+    assert "<h2>" not in text
+
+
+def test_figures_are_well_formed_and_hold_every_value():
+    rows = [("a & b", 0.9, 0.85, 0.95), ("c", 0.2, 0.1, 0.3)]
+    for figure in (
+        intervals(rows),
+        strips([("a<b", [("case & 1", 0.5), ("case 2", float("nan"))])]),
+        curves([("f", [(0, 1.0), (1, 2.0)])], across="x", up="y"),
+    ):
+        ElementTree.fromstring(str(figure))
+    assert str(intervals(rows)).count("<circle") == 2
+    assert str(strips([("a", [("one", 0.5), ("two", 0.6)])])).count("<title>") == 2
+    assert str(curves([], across="x", up="y")) == ""
+    ElementTree.fromstring(str(curves([("flat", [(0, 2.0), (1, 2.0)])], across="x", up="y")))
+
+
+def test_an_interval_begins_at_a_round_number_below_the_lowest():
+    text = str(intervals([("a", 0.97, 0.96, 0.98)]))
+    assert ">0.90<" in text
+    assert ">0.00<" not in text
+    assert ">0.00<" in str(intervals([("a", 0.97, 0.16, 0.98)]))
+
+
+def test_numeric_columns_are_marked_for_sorting():
+    table = Table(head=("Case", "Dice"), rows=(("a", "0.5"),), numeric=(False, True))
+    text = render(Page(title="t", lead=(), tiles=(), sections=(Section(id="s", title="S", tables=(("", table),)),)))
+    assert re.search(r'<th class="num" scope="col"><button type="button">Dice', text)
+    assert '<td class="num">0.5</td>' in text
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium")
+def test_chromium_opens_the_page_from_its_file_without_a_complaint(work, tmp_path):
+    path = report(work, Job(work=work, progress=Progress.silent()))
+    picture = tmp_path / "page.png"
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--window-size=1400,2000",
+               f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={picture}", path.as_uri()]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+    assert picture.stat().st_size > 20_000
