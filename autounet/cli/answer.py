@@ -52,7 +52,8 @@ def _flags_last(words: Sequence[str]) -> list[str]:
         takes = 2 if rest[0] in _VALUED and len(rest) > 1 else 1
         moved += rest[:takes]
         del rest[:takes]
-    return [rest[0], *moved, *rest[1:]] if rest else moved
+    end = rest.index("--") if "--" in rest else len(rest)  # behind it, a flag would be a file name
+    return [*rest[:end], *moved, *rest[end:]]
 
 
 def _finish(result: Result, as_json: bool) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from cyclopts import App, Group, Parameter
 
 from autounet import __version__
-from autounet.cli import making, using
+from autounet.cli import exchange, making, using
 
 _MAKE = Group("From images to a model", sort_key=1)
 _USE = Group("From a model to masks and scores", sort_key=2)
@@ -27,3 +27,21 @@ _VERBS: tuple[tuple[Group, tuple[Callable[..., object], ...]], ...] = (
 for _group, _verbs in _VERBS:
     for _place, _verb in enumerate(_verbs):
         app.command(_verb, group=_group, sort_key=_place)
+for _place, (_name, _help, _verb) in enumerate(
+    (
+        ("import", "Take in a model that another program trained.", exchange.import_nnunet),
+        ("export", "Give a model out for another program.", exchange.export_nnunet),
+    ),
+    start=4,
+):
+    _pair = App(
+        name=_name,
+        help=_help,
+        help_format="plaintext",
+        default_parameter=app.default_parameter,
+        group=_USE,
+        sort_key=_place,
+        version_flags=(),
+    )
+    _pair.command(_verb, name="nnunet")
+    app.command(_pair)

@@ -35,7 +35,9 @@ def test_the_version_is_one_line(call: Call) -> None:
     assert call("--version").out == f"autounet {autounet.__version__}\n"
 
 
-@pytest.mark.parametrize("words", [["--version"], ["--help"], [], *([verb, "--help"] for verb in VERBS)], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["--version"], ["--help"], [], *([verb, "--help"] for verb in VERBS), ["import", "nnunet", "--help"]], ids=" ".join
+)
 def test_help_and_version_load_nothing_heavy(words: list[str]) -> None:
     code = (
         "import sys; from autounet.cli import main; code = main(sys.argv[1:]); "
@@ -243,6 +245,23 @@ def test_common_flags_may_stand_before_the_verb(call: Call, dataset: Path, monke
     ((data, job, wishes),) = seen
     assert (data, job.work, job.seed, job.max_ram_bytes) == (dataset, tmp_path / "w", 7, 2_000_000_000)
     assert (wishes.seconds, wishes.folds) == (5400.0, (0, 2, 3))
+
+
+def test_flags_before_a_verb_of_two_words_belong_to_it(call: Call, tmp_path: Path) -> None:
+    said = call("--json", "--dry-run", "import", "nnunet", tmp_path, tmp_path / "m.aunet")
+    assert (said.code, said.json["code"]) == (0, 0)
+
+
+def test_flags_before_the_verb_never_become_file_names(call: Call, dataset: Path) -> None:
+    said = call("--json", "check", "--", dataset.with_name("--quiet"))
+    assert "does not exist" in str(said.json)
+
+
+def test_a_model_of_the_reference_that_is_not_there_is_one_error(call: Call, tmp_path: Path) -> None:
+    said = call("import", "nnunet", tmp_path / "nowhere", tmp_path / "m.aunet")
+    assert (said.code, "does not exist" in said.last) == (4, True)
+    said = call("export", "nnunet", tmp_path / "nowhere.aunet", tmp_path / "out")
+    assert (said.code, "does not exist" in said.last) == (4, True)
 
 
 def test_the_work_folder_stands_for_its_dataset(call: Call, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
