@@ -200,6 +200,12 @@ def test_regions_keep_the_order_of_the_file_and_their_paint() -> None:
     assert labels.ignore == 4
 
 
+def test_a_region_of_one_value_names_it() -> None:
+    labels = labels_from_names({"background": 0, "both": [1, 2], "left": [1], "right": [2]}, [1, 1, 2], "dataset.json")
+    assert [c.name for c in labels.classes] == ["background", "left", "right"]
+    assert len(labels.regions) == 3
+
+
 def test_jpeg_masks_are_explained_with_counts_and_snapped_when_asked(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     for number in range(5):

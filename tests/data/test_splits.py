@@ -3,6 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from autounet.data.dataset import Case, ChannelSpec, Dataset, GivenFolds, ImageFile
 from autounet.data.splits import Content, Fold, Splits, make_splits, read_splits, untouched, write_splits
@@ -170,3 +172,15 @@ def test_patients_that_are_gone_leave_the_others_in_their_folds() -> None:
     after = make_splits(own(30), keep=before)
     where = {i: k for k, f in enumerate(before.folds) for i in f.validation}
     assert all(where[i] == k for k, f in enumerate(after.folds) for i in f.validation)
+
+
+@given(st.lists(st.integers(1, 6), min_size=5, max_size=40), st.integers(2, 5), st.integers(0, 3))
+def test_any_patients_make_folds_that_are_disjoint_complete_and_even(scans: list[int], count: int, seed: int) -> None:
+    groups = {f"p{p:02d}_{s}": f"p{p:02d}" for p, number in enumerate(scans) for s in range(number)}
+    splits = make_splits(dataset(groups), count, seed)
+    assert sorted(i for f in splits.folds for i in f.validation) == sorted(groups)
+    for fold in splits.folds:
+        assert not {groups[i] for i in fold.train} & {groups[i] for i in fold.validation}
+        assert fold.validation
+    sizes = [len(f.validation) for f in splits.folds]
+    assert max(sizes) - min(sizes) <= max(scans)

@@ -22,6 +22,9 @@ def labels_from_names(table: dict[str, Any], order: Iterable[int] | None, where:
         twice = next(v for v in single.values() if list(single.values()).count(v) > 1)
         raise UserError(f"{where} gives the value {twice} to two labels", "give every label its own value")
     _background(names, several, where)
+    for name, region in several.items():
+        if len(region) == 1:
+            names.setdefault(region[0], name)  # a region of one value says what that value is
     values = sorted({0, *names, *(v for region in several.values() for v in region)})
     classes = tuple(LabelClass(name=names.get(v, "background" if v == 0 else f"value_{v}"), value=v) for v in values)
     if not several:
