@@ -6,9 +6,10 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 from errno import EIO, ENOSPC
+from io import BytesIO
 from json import dumps
 from math import prod
-from os import strerror
+from os import SEEK_END, strerror
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -22,7 +23,7 @@ from autounet.arrays.prepare import CaseOnGrid
 from autounet.store.cache import Cache
 from autounet.store.disk import free_bytes
 from autounet.store.files import publish_bytes
-from autounet.store.strict import read_value
+from autounet.store.strict import read_json, read_value, value_of
 from planners.errors import UserError
 from planners.fingerprint import Triple
 from planners.plan import Plan
@@ -31,12 +32,24 @@ from planners.strict_json import to_plain
 SCHEMA = 1
 DAMAGED = "damaged"  # put into an entry by whoever finds it so; the next prepare makes it anew
 IMAGE, LABEL, LOCATIONS, RECORD = "image.b2nd", "label.b2nd", "locations.npy", "case.json"
+HEAD_BYTES = 1024  # more than the header has
 CHUNK_VOXELS = 3 * 2**19  # 6 MiB of float32: what is checked, and lost, together
 SLAB_VOXELS = 2**24  # a row of chunks is made at once: 64 MiB of float32
 THIN, FLAT = 8, 32
 THREADED_VOXELS = 2**21
 BLOCK_VOXELS = 2**15  # what is unpacked together: 128 KiB of float32 stay in a core's cache
 Box = tuple[slice, slice, slice]
+NOWHERE = Locations((0, 0, 0), np.empty(0, np.uint32), np.empty((0, 4), np.int64))  # of a case without a label
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileChecks:
+    """CRC-32 of each compressed chunk, and of what lies before and behind the chunks: a damaged frame can crash its reader."""
+
+    chunks: tuple[int, ...]
+    head: int
+    tail_bytes: int
+    tail: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +59,9 @@ class CaseRecord:
     schema: int = SCHEMA
     frame: Frame
     channels: int
-    image_checks: tuple[int, ...]  # CRC-32 of each compressed chunk
-    label_checks: tuple[int, ...] | None
+    image: FileChecks
+    label: FileChecks | None
+    locations: int | None  # CRC-32 of the file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +84,7 @@ class PreparedCase:
 
     def __init__(self, case: str, folder: Path) -> None:
         self.id, self.folder = case, folder
-        self._record = read_value(folder / RECORD, CaseRecord)
+        self._record = self._read_record()
         self._own = threading.local()  # a handle has one decompression context, so every thread has its own
         self._checked: set[tuple[str, int]] = set()
         self._locations: Locations | None = None
@@ -96,21 +110,26 @@ class PreparedCase:
     @property
     def labelled(self) -> bool:
         """Whether the case has a label."""
-        return self._record.label_checks is not None
+        return self._record.label is not None
 
     @property
     def locations(self) -> Locations:
         """Where each class is."""
         if self._locations is None:
-            self._locations = read_locations(self.folder / LOCATIONS, self.shape_zyx)
+            if self._record.locations is None:
+                return NOWHERE
+            data = (self.folder / LOCATIONS).read_bytes()
+            if crc32(data) != self._record.locations:
+                raise self._damage(f"{self.folder / LOCATIONS} is not what was written")
+            self._locations = unpacked_locations(data, self.shape_zyx)
         return self._locations
 
     def read(self, box_zyx: Box) -> tuple[NDArray[np.float32], NDArray[Any] | None]:
         """The image (c, z, y, x) and the label (z, y, x) in a box, from the chunks it touches."""
-        image = self._read(IMAGE, self._record.image_checks, (slice(0, self.channels), *box_zyx))
-        if self._record.label_checks is None:
+        image = self._read(IMAGE, self._record.image, (slice(0, self.channels), *box_zyx))
+        if self._record.label is None:
             return image, None
-        return image, self._read(LABEL, self._record.label_checks, box_zyx)
+        return image, self._read(LABEL, self._record.label, box_zyx)
 
     def read_all(self) -> tuple[NDArray[np.float32], NDArray[Any] | None]:
         """All of it."""
@@ -118,43 +137,48 @@ class PreparedCase:
         return self.read((z, y, x))
 
     def verify(self) -> None:
-        """Read and check every chunk; a damaged one is a UserError."""
-        for name, checks in ((IMAGE, self._record.image_checks), (LABEL, self._record.label_checks or ())):
-            for chunk in range(len(checks)):
-                self._check(name, checks, chunk)
+        """Read and check every chunk and all beside them; damage is a UserError."""
+        assert self.locations is not None
+        for name, checks in ((IMAGE, self._record.image), (LABEL, self._record.label)):
+            if checks is not None:
+                for chunk in range(len(checks.chunks)):
+                    self._check(name, checks, chunk)
 
-    def _read(self, name: str, checks: tuple[int, ...], box: tuple[slice, ...]) -> NDArray[Any]:
-        array = self._array(name)
+    def _read_record(self) -> CaseRecord:
+        try:
+            plain = read_json(self.folder / RECORD)
+        except UserError:
+            plain = None
+        if not isinstance(plain, dict) or plain.get("check") != crc32(dumps(plain.get("record")).encode()):
+            raise self._damage(f"{self.folder / RECORD} is not what was written")
+        return value_of(plain["record"], CaseRecord, str(self.folder / RECORD))
+
+    def _read(self, name: str, checks: FileChecks, box: tuple[slice, ...]) -> NDArray[Any]:
+        array = self._array(name, checks)
         for chunk in _chunks_touched(array.shape, array.chunks, box):
             if (name, chunk) not in self._checked:
                 self._check(name, checks, chunk)
-        try:
-            voxels: NDArray[Any] = array[box]
-        except RuntimeError as error:
-            raise self._damage(f"{self.folder / name} cannot be unpacked") from error
+        voxels: NDArray[Any] = array[box]
         return voxels
 
-    def _array(self, name: str) -> Any:
+    def _array(self, name: str, checks: FileChecks) -> Any:
         import blosc2
 
         opened = getattr(self._own, name, None)
         if opened is None:
-            try:
-                opened = blosc2.open(str(self.folder / name), mode="r", mmap_mode="r", dparams={"nthreads": 1})
-            except (RuntimeError, ValueError) as error:  # the damage is in the frame around the chunks
-                raise self._damage(f"{self.folder / name} cannot be opened as it was written") from error
-            if opened.shape != ((self.channels, *self.shape_zyx) if name == IMAGE else self.shape_zyx):
-                raise self._damage(f"{self.folder / name} has lost its shape")
+            if _frame_checks(self.folder / name, checks.tail_bytes) != (checks.head, checks.tail):
+                raise self._damage(f"the frame of {self.folder / name} is not what was written")
+            opened = blosc2.open(str(self.folder / name), mode="r", mmap_mode="r", dparams={"nthreads": 1})
             setattr(self._own, name, opened)
         return opened
 
-    def _check(self, name: str, checks: tuple[int, ...], chunk: int) -> None:
+    def _check(self, name: str, checks: FileChecks, chunk: int) -> None:
         """Compare a chunk's checksum once in the life of this object: what was sound when read stays in memory's care."""
         try:
-            sound = crc32(self._array(name).schunk.get_chunk(chunk)) == checks[chunk]
-        except (RuntimeError, ValueError, IndexError):
-            sound = False
-        if not sound:
+            found = crc32(self._array(name, checks).schunk.get_chunk(chunk))
+        except RuntimeError:  # its own header is damaged
+            found = -1
+        if found != checks.chunks[chunk]:
             raise self._damage(f"chunk {chunk} of {self.folder / name} is not what was written")
         self._checked.add((name, chunk))
 
@@ -206,14 +230,18 @@ def write_prepared(folder: Path, case: CaseOnGrid, grain_zyx: Triple, rng: np.ra
             stream.rows(start, stop, slab[: stop - start])
             _put(image, (channel, slice(start, stop)), slab[: stop - start])
         del stream, slab
-    label_checks = None
+    label_checks, locations = None, None
     if case.labelled:
         label = _create(folder / LABEL, shape, chunks, case.label_dtype)
         runs = _write_label(label, case, chunks[0], pool, threads)
-        label_checks = _checks(label)
-        write_locations(folder / LOCATIONS, locate(runs, shape, case.ignore_index, rng))
-    record = CaseRecord(frame=case.frame, channels=case.channels, image_checks=_checks(image), label_checks=label_checks)
-    (folder / RECORD).write_text(dumps(to_plain(record)))  # the cache syncs the folder as a whole
+        label_checks = _checks(label, folder / LABEL)
+        packed = packed_locations(locate(runs, shape, case.ignore_index, rng))
+        locations = crc32(packed)
+        (folder / LOCATIONS).write_bytes(packed)  # the cache syncs the folder as a whole
+    record = to_plain(
+        CaseRecord(frame=case.frame, channels=case.channels, image=_checks(image, folder / IMAGE), label=label_checks, locations=locations)
+    )
+    (folder / RECORD).write_text(dumps({"check": crc32(dumps(record).encode()), "record": record}))
 
 
 def _write_label(label: Any, case: CaseOnGrid, chunk_rows: int, pool: Executor, threads: int) -> Runs:
@@ -249,18 +277,19 @@ def grain_of(patch_zyx: Triple) -> Triple:
     return z, y, x
 
 
-def write_locations(path: Path, locations: Locations) -> None:
-    """Two plain arrays, one behind the other, in one file."""
-    with path.open("wb") as file:
-        np.save(file, locations.table, allow_pickle=False)
-        np.save(file, locations.voxels, allow_pickle=False)
+def packed_locations(locations: Locations) -> bytes:
+    """Two plain arrays, one behind the other."""
+    file = BytesIO()
+    np.save(file, locations.table, allow_pickle=False)
+    np.save(file, locations.voxels, allow_pickle=False)
+    return file.getvalue()
 
 
-def read_locations(path: Path, shape_zyx: Triple) -> Locations:
-    """What `write_locations` wrote."""
-    with path.open("rb") as file:
-        table = np.load(file, allow_pickle=False)
-        return Locations(shape_zyx, np.load(file, allow_pickle=False), table)
+def unpacked_locations(data: bytes, shape_zyx: Triple) -> Locations:
+    """What `packed_locations` packed."""
+    file = BytesIO(data)
+    table = np.load(file, allow_pickle=False)
+    return Locations(shape_zyx, np.load(file, allow_pickle=False), table)
 
 
 def _create(path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any) -> Any:
@@ -292,8 +321,19 @@ def _put(array: Any, where: tuple[int | slice, ...], slab: NDArray[Any]) -> None
         raise OSError(number, strerror(number), array.urlpath) from error
 
 
-def _checks(array: Any) -> tuple[int, ...]:
-    return tuple(crc32(array.schunk.get_chunk(chunk)) for chunk in range(array.schunk.nchunks))
+def _checks(array: Any, path: Path) -> FileChecks:
+    chunks = tuple(crc32(array.schunk.get_chunk(chunk)) for chunk in range(array.schunk.nchunks))
+    tail_bytes = max(0, path.stat().st_size - int(array.schunk.cbytes))  # the index and the trailer, and as many bytes as the head has
+    head, tail = _frame_checks(path, tail_bytes)
+    return FileChecks(chunks=chunks, head=head, tail_bytes=tail_bytes, tail=tail)
+
+
+def _frame_checks(path: Path, tail_bytes: int) -> tuple[int, int]:
+    """CRC-32 of a file's first and last bytes."""
+    with path.open("rb") as file:
+        head = crc32(file.read(HEAD_BYTES))
+        file.seek(-min(tail_bytes, path.stat().st_size), SEEK_END)
+        return head, crc32(file.read())
 
 
 def _halved(shape: tuple[int, ...], voxels: int) -> tuple[int, ...]:
