@@ -62,6 +62,7 @@ class _Run:
     fold: int
     job: Job
     splits: Splits
+    start: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -82,8 +83,9 @@ def train(  # noqa: PLR0913 - the verb's own choices, each named at the call
     folds: Iterable[int] | None = None,
     seconds: float | None = None,
     iterations: int | None = None,
+    start: Path | None = None,
 ) -> None:
-    """Train what is not trained yet. `seconds` is for all of it together, `iterations` for each fold."""
+    """Train what is not trained yet. `seconds` is for all of it together, `iterations` for each fold, `start` a model to begin with."""
     chosen = in_order(plan, configurations)
     numbers = wanted_folds(plan, splits, folds)
     share = None if seconds is None else seconds / (len(chosen) * len(numbers))
@@ -91,7 +93,7 @@ def train(  # noqa: PLR0913 - the verb's own choices, each named at the call
         limited = replace(configuration, schedule=_limited(configuration, share, iterations))
         for fold in numbers:
             stop.check()
-            _train_one(_Run(dataset=dataset, plan=plan, configuration=limited, fold=fold, job=job, splits=splits))
+            _train_one(_Run(dataset=dataset, plan=plan, configuration=limited, fold=fold, job=job, splits=splits, start=start))
 
 
 def in_order(plan: Plan, names: Iterable[str] | None) -> list[Configuration]:
@@ -153,7 +155,7 @@ def _train_one(run: _Run) -> None:
         look = dict(list(validation.items())[: run.plan.validation.cases])
         quick = partial(quick_score, run.plan, run.configuration, look, previous.get) if look else None
         kept = {c: previous[c] for c in own} if run.configuration.previous is not None else None
-        fold = Fold(recipe=recipe, cases=own, folder=run.folder, validate=quick, previous=kept)
+        fold = Fold(recipe=recipe, cases=own, folder=run.folder, validate=quick, previous=kept, start=_start(run, recipe))
         trained = train_fold(fold, run.job)
         digest = save_tensors(run.folder / WEIGHTS, trained.weights, {"configuration": run.configuration.name, "fold": str(run.fold)})
         manifest = Manifest.open(run.job.work)
@@ -175,6 +177,23 @@ def _recipe(run: _Run, names: Sequence[str]) -> Recipe:
     return Recipe(
         plan=run.plan, configuration=run.configuration, fold=run.fold, seed=run.job.seed, train=tuple(names), annotated=tuple(partly)
     )
+
+
+def _start(run: _Run, recipe: Recipe) -> dict[str, Any] | None:
+    """Weights of another model in the shapes of this one; what was taken is said."""
+    if run.start is None:
+        return None
+    from autounet.networks import build
+    from autounet.store.bundle import open_bundle
+    from autounet.training.finetune import fitted
+
+    bundle = open_bundle(run.start)
+    name, fold = next((w for w in bundle.weights if w[0] == run.configuration.name), bundle.weights[0])
+    fresh = build(run.configuration.architecture, recipe.channels_in, run.plan.labels.heads).state_dict()
+    found = fitted(fresh, bundle.tensors(name, fold), run.plan, bundle.plan)
+    for line in found.lines():
+        run.job.progress.note(f"{run.start.name}, fold {fold} of {name}: {line}")
+    return found.weights
 
 
 def _done(run: _Run, key: str) -> bool:

@@ -19,6 +19,7 @@ from autounet.rng import generator
 from autounet.store.checkpoints import Checkpoints
 from autounet.store.files import make_folder
 from autounet.training.allocation import keep_freed_memory
+from autounet.training.distributed import Rank, mean_gradients, summed
 from autounet.training.execution import Execution, execution
 from autounet.training.learner import Learner, make_learner
 from autounet.training.loader import Loader
@@ -26,8 +27,10 @@ from autounet.training.loop import Surroundings, Training, Validate, averaged, b
 from autounet.training.recipe import Recipe
 from autounet.training.sample import ReadCase, Source
 from autounet.training.state import Progressed
+from planners.errors import UserError
 
 CHECKPOINTS = "checkpoints"
+ALONE = Rank()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,28 +55,34 @@ class Trained:
     waited_seconds: float
 
 
-def train_fold(fold: Fold, job: Job, *, rank: int = 0, ranks: int = 1, reduce: Reduce | None = None) -> Trained:
+def train_fold(fold: Fold, job: Job, rank: Rank = ALONE) -> Trained:
     """Train to the end of the schedule, or go on from the last checkpoint and then to the end."""
-    threads = max(1, (job.threads or machine.cores()) // ranks)
+    if rank.count > 1 and fold.recipe.configuration.schedule.seconds is not None:
+        raise UserError(
+            "several processes have several clocks, so a time budget cannot end them together", "give --iterations instead of --time"
+        )
+    threads = max(1, (job.threads or machine.cores()) // rank.count)
     torch.set_num_threads(threads)
     how = execution(job.device, fold.recipe.configuration.schedule.precision)
     if how.device.type == "cpu":
         keep_freed_memory()
     recipe = fold.recipe
     make_folder(fold.folder)
-    learner = fresh_learner(fold, how, reduce)
-    with Progress(Voice(folder=fold.folder if rank == 0 else None)) as log:
+    learner = fresh_learner(fold, how, summed if rank.count > 1 else None)
+    learner.synchronise = mean_gradients if rank.count > 1 else None
+    first = rank.number == 0
+    with Progress(Voice(folder=fold.folder if first else None)) as log:
         around = Surroundings(
             checkpoints=Checkpoints(fold.folder / CHECKPOINTS, say=job.progress.warn),
-            progress=job.progress if rank == 0 else Progress.silent(),
+            progress=job.progress if first else Progress.silent(),
             log=log,
-            validate=fold.validate,
+            validate=fold.validate if rank.count == 1 else None,
             every_fraction=recipe.plan.validation.every_fraction,
-            writes=rank == 0,
+            writes=first,
         )
         training = begin(recipe, learner, around)
         log.event("begin_fold", execution=str(learner.execution), step=training.state.step, threads=threads, cases=len(fold.cases))
-        waited = _run(fold, training, threads, positions(recipe.configuration.batch_size, rank, ranks))
+        waited = _run(fold, training, threads, positions(recipe.configuration.batch_size, rank))
     weights = learner.final_weights()
     with averaged(learner):
         pass  # leaves the network in eval mode
@@ -93,9 +102,9 @@ def fresh_learner(fold: Fold, how: Execution, reduce: Reduce | None = None) -> L
     return make_learner(network, loss, how, recipe.configuration.schedule)
 
 
-def positions(batch_size: int, rank: int, ranks: int) -> tuple[int, ...]:
+def positions(batch_size: int, rank: Rank) -> tuple[int, ...]:
     """The samples of each batch that are this rank's; together the ranks make what one process makes alone."""
-    return tuple(range(batch_size * rank // ranks, batch_size * (rank + 1) // ranks))
+    return tuple(range(batch_size * rank.number // rank.count, batch_size * (rank.number + 1) // rank.count))
 
 
 def _run(fold: Fold, training: Training, threads: int, own: tuple[int, ...]) -> float:

@@ -1,6 +1,6 @@
 """What changes while training: weights, their average, the optimiser's memory; and one step of it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
@@ -41,6 +41,7 @@ class Learner:
     average: dict[str, Tensor] = field(default_factory=dict)  # of the weights; empty when the plan wants none
     scaler: torch.amp.GradScaler | None = None
     averaged_steps: int = 0
+    synchronise: Callable[[nn.Module], None] | None = None  # brings the gradients of several processes together
 
     def step(self, batch: Batch, rate: float, parts: int = 1) -> StepReport:
         """Forward, backward, clip, update, average. Weights stay as they are when anything is not finite."""
@@ -66,6 +67,8 @@ class Learner:
         return float(value.total.detach()), value.terms
 
     def _update(self, finite: bool) -> float:
+        if self.synchronise is not None:
+            self.synchronise(self.network)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimiser)
         norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip_norm))
