@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from autounet.arrays.frame import Frame
 from autounet.arrays.labels import resample_labels
-from autounet.arrays.prepare import prepare_arrays
 from autounet.arrays.resample import axis_orders
 from autounet.images.geometry import Geometry
 from autounet.inference.predict import Panel, predict_panels
 from autounet.inference.settings import InferenceSettings, Member, Prediction
-from autounet.inference.sweep import ArraySource
+from autounet.inference.sources import source_of
+from autounet.inference.sweep import CascadeSource
 from autounet.store.selection import Chosen
 from planners.errors import UserError
 from planners.hardware import Precision
@@ -75,8 +75,7 @@ def _panel(
     firsts: dict[str, NDArray[Any]],
 ) -> Panel:
     configuration = ensemble.plan.configuration(chosen.configuration)
-    prepared = prepare_arrays(image_czyx, None, geometry, ensemble.plan, configuration, threads=options.threads or 1)
-    source = ArraySource(prepared.image_czyx)
+    source, frame = source_of(image_czyx, geometry, ensemble.plan, configuration, options.threads or 1)
     if configuration.previous is not None:
         if configuration.previous not in firsts:
             first = Chosen(configuration=configuration.previous, folds=chosen.folds)
@@ -85,11 +84,11 @@ def _panel(
             firsts[configuration.previous] = predict_panels(
                 [panel], ensemble.plan, threads=options.threads, max_ram_bytes=options.max_ram_bytes
             ).label_zyx
-        labels = previous_on_grid(firsts[configuration.previous], prepared.frame, configuration)
-        source = ArraySource(prepared.image_czyx, labels, len(ensemble.plan.labels.foreground))
+        labels = previous_on_grid(firsts[configuration.previous], frame, configuration)
+        source = CascadeSource(source, labels, len(ensemble.plan.labels.foreground))
     members = ensemble.members[configuration.name]
     voting = members[: options.folds] if options.folds else members
-    return Panel(voting, source, prepared.frame, options.settings(configuration), chosen.weight)
+    return Panel(voting, source, frame, options.settings(configuration), chosen.weight)
 
 
 def previous_on_grid(label_zyx: NDArray[Any], frame: Frame, configuration: Configuration) -> NDArray[np.integer]:

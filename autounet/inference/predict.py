@@ -16,7 +16,7 @@ from autounet.inference.budget import Sizes, fitted
 from autounet.inference.export import Export, Exported, Wanted
 from autounet.inference.forward import Voters, device_of
 from autounet.inference.settings import InferenceSettings, Member, Prediction
-from autounet.inference.sweep import ArraySource, Sweep, TileSource, sweep_order
+from autounet.inference.sweep import ArraySource, CascadeSource, Sweep, TileSource, sweep_order
 from autounet.inference.votes_to_labels import Decision
 from autounet.progress import Progress
 from planners.errors import UserError
@@ -54,7 +54,9 @@ def predict_prepared(  # noqa: PLR0913 - the one door of this package; every arg
     if not members:
         raise UserError("there is no trained network to predict with", "train at least one fold")
     settings = settings or InferenceSettings.of(members[0].configuration)
-    source = ArraySource(prepared_image_czyx, previous_zyx, len(plan.labels.foreground) if previous_zyx is not None else 0)
+    source: TileSource = ArraySource(prepared_image_czyx)
+    if previous_zyx is not None:
+        source = CascadeSource(source, previous_zyx, len(plan.labels.foreground))
     return predict_panels([Panel(members, source, frame, settings)], plan, threads=threads, max_ram_bytes=max_ram_bytes, progress=progress)
 
 

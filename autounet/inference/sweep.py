@@ -36,11 +36,9 @@ class TileSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ArraySource:
-    """A prepared image in memory; a previous configuration's labels follow as one channel a foreground class."""
+    """A prepared image in memory."""
 
     image_czyx: NDArray[np.float32]
-    previous_zyx: NDArray[np.integer] | None = None
-    previous_classes: int = 0
 
     @property
     def shape_zyx(self) -> Triple:
@@ -49,12 +47,27 @@ class ArraySource:
         return z, y, x
 
     def read(self, box_zyx: tuple[slice, slice, slice]) -> NDArray[np.float32]:
-        """The box of the image, and of the one-hot channels."""
-        image = self.image_czyx[(slice(None), *box_zyx)]
-        if self.previous_zyx is None:
-            return image
-        numbers = np.arange(1, self.previous_classes + 1).reshape(-1, 1, 1, 1)
-        return np.concatenate((image, (self.previous_zyx[box_zyx][None] == numbers).astype(np.float32)))
+        """The box, as a view."""
+        return self.image_czyx[(slice(None), *box_zyx)]
+
+
+@dataclass(frozen=True, slots=True)
+class CascadeSource:
+    """An image, and behind it a previous configuration's labels as one channel a foreground class."""
+
+    image: TileSource
+    previous_zyx: NDArray[np.integer]
+    classes: int
+
+    @property
+    def shape_zyx(self) -> Triple:
+        """The network grid."""
+        return self.image.shape_zyx
+
+    def read(self, box_zyx: tuple[slice, slice, slice]) -> NDArray[np.float32]:
+        """The box of the image and of the one-hot channels."""
+        numbers = np.arange(1, self.classes + 1).reshape(-1, 1, 1, 1)
+        return np.concatenate((self.image.read(box_zyx), (self.previous_zyx[box_zyx][None] == numbers).astype(np.float32)))
 
 
 @dataclass(frozen=True, slots=True)
