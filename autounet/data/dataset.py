@@ -94,8 +94,8 @@ class Reading:
     follow_symlinks: bool = False
     resample_tilt: bool = False
     ignore_geometry: bool = False  # the image's header also holds for its label and channels
+    palette_indices: bool = False  # of palette pictures the numbers behind the colours
     gray: bool = False  # colour pictures that hold gray only: their first channel is the image
-    palette_indices: bool = False  # of palette pictures the numbers behind the colours are meant
     label_scale: float = 1.0  # stored label values times this are the values
     nearest_label: bool = False  # a stored value between two labels is the nearer one
     binary_label: bool = False  # whatever is not 0 is the one class, 1: masks that number objects

@@ -63,9 +63,22 @@ def _examined(dataset: Dataset, cases: tuple[Case, ...], records: Records, known
         except UserError as refused:
             problem = error("unreadable", refused.problem, "a case that can be read", refused.fix, case.id)
             return Examined(case, None, problem, hashes)
+        except (MemoryError, OSError) as failure:
+            return Examined(case, None, _failed(case, failure), hashes)
         return Examined(case, record, None, hashes)
 
     return in_threads(one, cases, count)
+
+
+def _failed(case: Case, failure: MemoryError | OSError) -> Problem:
+    """What the machine could not do for one case."""
+    if isinstance(failure, MemoryError):
+        needed = prod(case.shape_zyx or (1, 1, 1)) * BYTES_PER_VOXEL / 1e9
+        return error(
+            "memory", f"looking at it takes about {needed:.1f} GB", "as much memory", "use --threads 1, or a larger machine", case.id
+        )
+    found = f"a file cannot be read ({failure.strerror or failure})"
+    return error("unreadable", found, "a case that can be read", "check the disk or the network share", case.id)
 
 
 def _hashes(dataset: Dataset, case: Case, known: dict[str, str]) -> tuple[FileHash, ...]:

@@ -78,12 +78,12 @@ def options_of(reading: Reading, dataset: Dataset, *, channels: int | None, seri
         trust=reading.trust,
         spacing_zyx_mm=reading.spacing_zyx_mm,
         unusual_geometry=reading.unusual_geometry or (label and reading.ignore_geometry),
-        fill_nonfinite=None if label else reading.fill_nonfinite,
+        fill_nonfinite=reading.fill_nonfinite,
+        palette_indices=reading.palette_indices,
         channels=channels,
         root=dataset.folder,
         follow_outside=reading.follow_symlinks,
         resample_tilt=reading.resample_tilt,
-        palette_indices=reading.palette_indices,
         series=series,
     )
 

@@ -136,7 +136,9 @@ def test_b104_large_values_keep_their_number(tmp_path: Path, value: int, dtype: 
 def test_b105_nan_in_a_label_drops_the_case(tmp_path: Path) -> None:
     label = mask().astype(np.float32)
     label[0, 0, 0] = np.nan
-    assert "labels/p0.nii.gz" in found(checked(pairs(tmp_path / "d", p0=label)), "unreadable", "p0").found
+    folder = pairs(tmp_path / "d", p0=label)
+    assert "labels/p0.nii.gz" in found(checked(folder), "unreadable", "p0").found
+    assert checked(folder, "[dataset]\nfill_nonfinite = 0.0\n").broken == ()
 
 
 def test_b106_a_label_in_colours_is_refused_and_gray_stored_as_colour_accepted(tmp_path: Path) -> None:
@@ -152,6 +154,27 @@ def test_b106_a_label_in_colours_is_refused_and_gray_stored_as_colour_accepted(t
     dataset = checked(folder)
     assert "3 different channels" in found(dataset, "unreadable", "p1").found
     assert dataset.broken == ("p1",)
+
+
+def test_b106_a_palette_is_a_question_and_its_numbers_are_the_labels_when_asked(tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder = tmp_path / "d"
+    for number in range(5):
+        save_png(folder / "images" / f"p{number}.png", np.random.default_rng(number).integers(0, 255, (16, 16)).astype(np.uint8))
+        label = np.zeros((16, 16), np.uint8)
+        label[3:9, 2:5], label[10:, 10:] = 1, 2
+        made = Image.new("P", (16, 16))
+        made.putdata(label.ravel().tolist())
+        made.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+        (folder / "labels").mkdir(exist_ok=True)
+        made.save(folder / "labels" / f"p{number}.png")
+    with pytest.raises(UserError, match="palette"):
+        checked(folder)
+    dataset = checked(folder, "[dataset]\npalette_indices = true\n")
+    found_values = read_case(dataset, dataset.case("p3")).label_zyx
+    assert found_values is not None
+    assert np.bincount(found_values.ravel()).tolist() == [256 - 18 - 36, 18, 36]
 
 
 def test_b107_a_label_of_one_voxel_at_the_border_is_a_label(tmp_path: Path) -> None:

@@ -216,6 +216,23 @@ def test_five_thousand_tiny_cases_are_listed_in_twenty_seconds(tmp_path: Path) -
     assert len(dataset.cases) == 5000
 
 
+@pytest.mark.parametrize(("failure", "said"), [(MemoryError(), "takes about"), (OSError(5, "Input/output error"), "Input/output error")])
+def test_what_the_machine_cannot_do_for_one_case_costs_that_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, said: str
+) -> None:
+    folder, real = pairs(tmp_path / "d"), examined.examine
+
+    def failing(dataset: Dataset, case: object) -> object:
+        if case.id == "p2":  # type: ignore[attr-defined]
+            raise failure
+        return real(dataset, case)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(examined, "examine", failing)
+    dataset = check(folder, job(tmp_path / "w"))
+    assert dataset.broken == ("p2",)
+    assert said in next(p.found for p in dataset.problems if p.case == "p2")
+
+
 def test_a_run_that_is_stopped_keeps_what_it_has_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, seen = pairs(tmp_path / "d"), list[str]()
     real = examined.examine
