@@ -15,6 +15,7 @@ from autounet.cli.failure import CrashError, UsageError, foreseen
 from autounet.cli.flags import Common
 from autounet.job import Job
 from autounet.progress import Progress, Voice
+from autounet.store.sweep import sweep
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,2})?")
 
@@ -39,6 +40,8 @@ def session(common: Common, work: Path, *, only_looks: bool = False) -> Iterator
     traces = None if common.dry_run or (only_looks and common.work is None) else work
     with _voice(common, traces) as progress, stop.handlers(progress.warn):
         progress.event("command", words=sys.argv[1:], version=__version__, seed=common.seed)
+        if traces is not None:
+            sweep(traces)  # what a killed run left half written
         job = Job(
             work=work, progress=progress, seed=common.seed, device=common.device, threads=common.threads, max_ram_bytes=common.max_ram
         )

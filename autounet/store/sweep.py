@@ -10,16 +10,24 @@ from autounet.store import calls
 from autounet.store.files import PART, remove_tree
 from autounet.store.lock import AFTER, LOCK, release_if_dead
 from autounet.store.owner import owner_of
+from planners.errors import UserError
 
 FOREIGN_PART_SECONDS = 2 * 86400  # a temporary of another machine, which cannot be asked, is rubbish after this
 
 
 def sweep(folder: Path) -> int:
-    """Remove temporaries and locks of dead processes anywhere below a folder; how many there were."""
+    """Remove temporaries and locks of dead processes anywhere below a folder; how many there were.
+
+    What cannot be removed stays: a folder that may only be read is no reason to fail.
+    """
     swept = 0
     for place, names, files in os.walk(folder):
-        swept += sum(_remove_part(Path(place, name)) for name in (*names, *files) if name.endswith(PART))
-        swept += sum(release_if_dead(Path(place, name)) for name in sorted(files) if name.endswith((LOCK, AFTER)))
+        for name in sorted({*names, *files}):
+            with suppress(OSError, UserError):
+                if name.endswith(PART):
+                    swept += _remove_part(Path(place, name))
+                elif name.endswith((LOCK, AFTER)) and name in files:
+                    swept += release_if_dead(Path(place, name))
         names[:] = [name for name in names if not name.endswith(PART)]
     return swept
 

@@ -71,9 +71,12 @@ def train_fold(fold: Fold, job: Job, rank: Rank = ALONE) -> Trained:
     learner = fresh_learner(fold, how, summed if rank.count > 1 else None)
     learner.synchronise = mean_gradients if rank.count > 1 else None
     first = rank.number == 0
+    checkpoints = Checkpoints(fold.folder / CHECKPOINTS, say=job.progress.warn)
+    if first:
+        checkpoints.tidy()  # what a killed save left
     with Progress(Voice(folder=fold.folder if first else None)) as log:
         around = Surroundings(
-            checkpoints=Checkpoints(fold.folder / CHECKPOINTS, say=job.progress.warn),
+            checkpoints=checkpoints,
             progress=job.progress if first else Progress.silent(),
             log=log,
             validate=fold.validate if rank.count == 1 else None,
