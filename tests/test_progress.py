@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 from hypothesis import given
@@ -323,3 +324,40 @@ def test_asking_for_memory_never_takes_more_than_a_hundredth_of_the_time() -> No
     with Progress(Voice(stream=io.StringIO(), bars=True, memory_bytes=slow)) as progress, progress.task("t"):
         time.sleep(3.0)
     assert len(asked) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo terminal")
+def test_a_terminal_that_was_closed_stops_nothing(tmp_path: Path) -> None:
+    import pty
+
+    reader, writer = pty.openpty()
+    stream = os.fdopen(writer, "w")
+    assert stream.isatty()
+    with Progress(Voice(stream=stream, bars=True, folder=tmp_path)) as progress, progress.task("t", total=3) as task:
+        task.step()
+        os.close(reader)
+        for _ in range(2):
+            progress.note("nobody sees this")
+            task.step()
+            time.sleep(0.5)
+    _let_go(stream)
+    assert [e["done"] for e in _events(tmp_path) if e["kind"] == "end"] == [3.0]
+
+
+def test_a_pipe_that_was_closed_under_the_bars_stops_nothing() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    stream = os.fdopen(writer, "w", buffering=1)
+    with Progress(Voice(stream=stream, bars=True)) as progress, progress.task("t", total=2) as task:
+        progress.note("nobody sees this")
+        task.step()
+        time.sleep(0.5)
+    _let_go(stream)
+
+
+def _let_go(stream: TextIO) -> None:
+    """Close a stream that cannot be flushed."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+    stream.close()
