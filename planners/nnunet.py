@@ -113,7 +113,7 @@ def _volumes(fingerprint: Fingerprint, preset: Preset, scene: _Scene) -> list[Co
         spacing = next(spacings)
         smaller = shrunk(scene.spacing, spacing, scene.median)
         left = float(prod(smaller))
-        rounded = tuple(round(size) for size in smaller)
+        rounded = tuple(max(1, round(size)) for size in smaller)
         coarse = _configuration(fingerprint, preset, "3d_lowres", (spacing, rounded, float(left * len(fingerprint.cases))))
         patch = coarse.patch_zyx
     if coarse is None or not worth_it(prod(scene.median), left):
