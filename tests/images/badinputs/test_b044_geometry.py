@@ -111,6 +111,17 @@ def test_b051_two_placements_are_asked_about(tmp_path: Path) -> None:
     assert (tmp_path / "mask.nii").read_bytes()[252:328] == path.read_bytes()[252:328], "a mask lies wherever its image lies"
 
 
+def test_b051_a_tenth_of_a_voxel_is_the_limit_and_the_sform_the_one_that_counts(tmp_path: Path) -> None:
+    for shift_mm, agree in ((0.04, True), (0.076, True), (0.085, False), (0.16, False)):
+        moved = SPACING.copy()
+        moved[1, 3] = shift_mm
+        path = with_forms(tmp_path / "case.nii", SPACING, 2, moved, 1)
+        if agree:
+            assert accepted(path).geometry.origin_xyz_mm == (0.0, 0.0, 0.0)
+        else:
+            refused(path, "mm away", header_too=True)
+
+
 def test_b052_mirrored_placements_are_asked_about(tmp_path: Path) -> None:
     mirrored = SPACING @ np.diag([-1.0, 1, 1, 1])
     path = with_forms(tmp_path / "case.nii", SPACING, 1, mirrored, 1)
