@@ -145,7 +145,8 @@ def _grouped(cases: list[Case], config: Config) -> tuple[list[Case], list[Proble
     out = [replace(c, group=config.groups.get(c.id) or (c.group if told else by_name[c.id]) or c.id) for c in cases]
     several = len(out) - len({c.group for c in out})
     problems = []
-    if rule and not told and several:
+    rule = "what the folders or tables say" if told else rule
+    if rule and several:
         sizes = Counter(c.group for c in out)
         example = next(c for c in out if sizes[c.group] > 1)
         found = f"{len(out)} cases of {len({c.group for c in out})} patients, by {rule}: {example.id} belongs to {example.group}"

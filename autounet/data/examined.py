@@ -14,7 +14,7 @@ from autounet.job import Job
 from autounet.machine import cores, memory_limit_bytes
 from planners.errors import UserError
 
-BYTES_PER_VOXEL = 24  # of one case at its peak: image and label as read, pieces, masks
+BYTES_PER_VOXEL = 16  # of one case at its peak: image and label as read, pieces, masks
 
 
 @dataclass(frozen=True, slots=True)

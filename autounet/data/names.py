@@ -35,6 +35,7 @@ CHANNEL_WORDS: dict[str, Modality] = {
     **dict.fromkeys(("fluo", "dapi", "phase"), "light"),
 }  # fmt: skip
 
+MANY_FOLDERS = 8  # so many folders of cases are patients, whatever they are called; few may be sites
 CASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _SPLIT = re.compile(r"[-_. ]+")
@@ -101,6 +102,19 @@ GROUP_RULES = (
     ("the name before the visit, frame, slice or side", _SCAN),
     ("the first of two numbers in the name", _NUMBERS),
 )
+
+
+_PERSON = re.compile(r"(p|s|pt|pat|patient|subj|subject|sub|id|case|mouse|rat|animal)[-_]?\w*\d+", re.IGNORECASE)
+_PLACE = re.compile(
+    r"(fold|site|cent(er|re)|hospital|clinic|batch|part|set|group|vendor|scanner|split|domain|task|series|run)[-_ ]?\w*", re.IGNORECASE
+)
+
+
+def are_patients(folders: set[str]) -> bool:
+    """Whether folders that hold the cases are patients, and not sites, batches or folds."""
+    if len(folders) < 2 or all(_PLACE.fullmatch(f) for f in folders):
+        return False
+    return len(folders) >= MANY_FOLDERS or all(_PERSON.fullmatch(f) for f in folders)
 
 
 def groups_by_name(ids: tuple[str, ...]) -> tuple[dict[str, str], str]:

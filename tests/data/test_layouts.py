@@ -102,6 +102,13 @@ def test_patients_with_folders_of_their_own_keep_their_scans_together(tmp_path: 
     assert dataset.case("pat3_scan1").group == dataset.case("pat3_scan2").group == "pat3"
 
 
+def test_sites_with_folders_of_their_own_are_no_patients(tmp_path: Path) -> None:
+    paths = [f"site{p}/{k}/kidney{s}.nii.gz" for p in "AB" for s in range(4) for k in ("images", "labels")]
+    dataset = open_dataset(touch(tmp_path / "d", *paths))
+    assert len({c.group for c in dataset.training}) == 8
+    assert {c.id for c in dataset.training} >= {"siteA_kidney0", "siteB_kidney0"}
+
+
 def test_of_several_label_folders_the_plainest_is_used_and_the_others_named(tmp_path: Path) -> None:
     kinds = ("images", "labels_original", "labels", "masks")
     dataset = open_dataset(touch(tmp_path / "d", *(f"{k}/{n}.nii.gz" for n in "abc" for k in kinds)))

@@ -3,7 +3,7 @@ import pytest
 
 from autounet.data.dataset import ChannelSpec
 from autounet.data.modality import guess
-from autounet.data.names import channel_modality, groups_by_name
+from autounet.data.names import are_patients, channel_modality, groups_by_name
 from autounet.data.record import ChannelRecord
 from autounet.data.sketch import sketch
 
@@ -65,6 +65,24 @@ def test_the_user_is_right_and_a_name_is_believed_less_against_the_numbers() -> 
 )
 def test_names_of_channels_say_what_they_are(name: str, modality: str) -> None:
     assert channel_modality(name) == modality
+
+
+@pytest.mark.parametrize(
+    ("folders", "patients"),
+    [
+        ({"pat1", "pat2", "pat3"}, True),
+        ({"patient_01", "patient_02"}, True),
+        ({"s0001", "s0002"}, True),
+        ({"siteA", "siteB"}, False),
+        ({f"site_{n}" for n in range(12)}, False),
+        ({"fold1", "fold2", "fold3", "fold4", "fold5"}, False),
+        ({"london", "paris"}, False),
+        ({f"{n:04x}" for n in range(20)}, True),
+        ({"patient_01"}, False),
+    ],
+)
+def test_folders_of_sites_are_no_patients(folders: set[str], patients: bool) -> None:
+    assert are_patients(folders) is patients
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_one_bad_case_of_each_kind_leaves_the_good_ones(tmp_path: Path) -> None:
 
 def test_a_small_memory_limit_examines_one_case_at_a_time(tmp_path: Path) -> None:
     dataset = check(pairs(tmp_path / "d"), job(tmp_path / "w"))
-    assert examined.threads(dataset, job(tmp_path, threads=8, max_ram_bytes=100_000)) == 2
+    assert examined.threads(dataset, job(tmp_path, threads=8, max_ram_bytes=2 * 1320 * 20)) == 2
     assert examined.threads(dataset, job(tmp_path, threads=8, max_ram_bytes=1)) == 1
     assert examined.threads(dataset, job(tmp_path, threads=8, max_ram_bytes=10**9)) == 8
 

@@ -8,7 +8,7 @@ from autounet.data.dataset import ImageFile, Problem
 from autounet.data.layouts.draft import Candidate, Draft, DraftCase, DraftMask, error, note
 from autounet.data.layouts.matching import Match, is_label_stem, match, without_label
 from autounet.data.listing import FoundFile, Listing
-from autounet.data.names import IMAGE_WORDS, LABEL_WORDS, TEST_WORDS, TRAIN_WORDS, channel_modality, words
+from autounet.data.names import IMAGE_WORDS, LABEL_WORDS, TEST_WORDS, TRAIN_WORDS, are_patients, channel_modality, words
 from planners.errors import UserError
 
 NAME = "pairs"
@@ -197,8 +197,7 @@ def _unique(cases: list[DraftCase]) -> list[DraftCase]:
     """The file's name alone is the id where that is enough; a folder counts as patient only where it tells cases apart."""
     short = [c.key.rpartition("/")[2] for c in cases]
     plain = len(set(short)) == len(short)
-    groups = {c.group for c in cases}
-    keep_groups = None not in groups and len(groups) > 1
+    keep_groups = all(c.group is not None for c in cases) and are_patients({c.group or "" for c in cases})
     return [
         replace(c, key=s if plain and s else c.key.strip("/").replace("/", "_"), group=c.group if keep_groups else None)
         for c, s in zip(cases, short, strict=True)
