@@ -52,7 +52,8 @@ def predict(
     options = stage.PredictOptions(**asdict(wanted), dry_run=common.dry_run)
     with session(common, common.work or output) as job:
         made = stage.predict(model, input, output, job, options)
-    return Result(lines=made.lines(), plain=made.plain(), failed_cases=made.failed_cases)
+    would = (f"Would write {len(made.cases)} masks to {output}. Nothing was written.",)
+    return Result(lines=would if common.dry_run else made.lines(), plain=made.plain(), failed_cases=made.failed_cases)
 
 
 def evaluate(
