@@ -23,7 +23,7 @@ def one_screen(plan: Plan, fingerprint: Fingerprint) -> str:
     """What was seen, what was chosen and why, memory and time, and what to type to change it."""
     lines = [f"Plan for {plan.dataset}  (planner: {plan.planner})", "", *_seen(plan, fingerprint), ""]
     for name in plan.train:
-        lines += _network(plan.configuration(name))
+        lines += _network(plan.configuration(name), plan.dimensions)
     spare = [one.name for one in plan.configurations if one.name not in plan.train]
     if spare:
         lines += _entry("Not trained", f"{', '.join(spare)} (planned; train with --configurations)")
@@ -69,8 +69,8 @@ def _seen(plan: Plan, fingerprint: Fingerprint) -> list[str]:
     spacing = axis_medians([case.spacing_zyx_mm for case in fingerprint.cases])
     channels = ", ".join(f"{c.name} ({c.modality})" for c in fingerprint.channels)
     classes = ", ".join(name for name, _ in plan.labels.targets)
-    size = f"{by([round(s) for s in shape])} voxels"
-    size += f" of {by(spacing)} mm" if fingerprint.dimensions == 3 else ""
+    flat = fingerprint.dimensions == 2
+    size = f"{by([round(s) for s in shape][flat:])} " + ("pixels" if flat else f"voxels of {by(spacing)} mm")
     return [
         *_entry("Seen", f"{len(fingerprint.cases)} cases, median {size}"),
         *_entry("Channels", channels),
@@ -78,14 +78,15 @@ def _seen(plan: Plan, fingerprint: Fingerprint) -> list[str]:
     ]
 
 
-def _network(one: Configuration) -> list[str]:
+def _network(one: Configuration, dimensions: int) -> list[str]:
     net, memory = one.architecture, one.memory
+    grid = f", at {by(one.spacing_zyx_mm[3 - net.dimensions :])} mm" if dimensions == 3 else ""
     after = f", guided by the masks of {one.previous}" if one.previous else ""
     parts = f" in {one.accumulate} parts" if one.accumulate > 1 else ""
     length = f"{one.schedule.iterations} steps at most" if one.schedule.seconds is None else f"{duration(one.schedule.seconds)} a fold"
     text = (
         f"{net.kind} U-Net, {len(net.features)} stages, {net.features[0]} to {net.features[-1]} features{after};"
-        f" {one.batch_size} patches of {by(one.patch_zyx[3 - net.dimensions :])} a step{parts}, at {by(one.spacing_zyx_mm)} mm; {length}"
+        f" {one.batch_size} patches of {by(one.patch_zyx[3 - net.dimensions :])} a step{parts}{grid}; {length}"
     )
     need = f"{memory.training_bytes / GiB:.1f} GiB to train, {memory.inference_bytes / GiB:.1f} GiB to predict ({one.schedule.precision})"
     return [*_entry(one.name, text), *_entry("", f"memory {need}")]

@@ -26,6 +26,7 @@ USUAL_ELEMENTS = {("plain", 2): 85e6 * 6, ("plain", 3): 560e6, ("residual", 2): 
 WIDE_ELEMENTS = 2.1e9  # the reference's large preset: more context, where images hold many patches
 REFERENCE_BATCH = {2: 12, 3: 2}
 MAX_BATCH = {2: 32, 3: 12}  # larger ones were measured to learn small images worse, and slower
+TOGETHER = {2: 6, 3: 2}  # samples that a processor's step has at least: slices are too much alike for two
 COVERED = 0.05  # of the dataset's voxels in one batch
 SMALL_EDGE = 16  # voxels: what an image too small for a network of three stages is padded to
 
@@ -109,7 +110,9 @@ def _upto(wanted: Wanted, elements: float, operations: float) -> Iterator[Topolo
         last, voxels = one, prod(one.patch)
         if voxels >= fewest or 5 * wanted.blueprint.base * voxels > elements:  # fewer cannot be counted: spares the counting
             continue
-        heavy = feature_map_elements(one, wanted.blueprint) > elements or 2 * _operations(wanted, one) > operations
+        heavy = (
+            feature_map_elements(one, wanted.blueprint) > elements or TOGETHER[wanted.dimensions] * _operations(wanted, one) > operations
+        )
         if not heavy:
             fewest = voxels
             yield one

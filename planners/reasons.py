@@ -12,6 +12,7 @@ from planners.speed import operations_per_second
 from planners.words import by, duration
 
 _DIRECTIONS = ("top to bottom", "front to back", "left to right")  # canonical axes
+_ON_PAPER = ("", "top to bottom", "left to right")
 
 
 def reasons(plan: Plan, bench: Bench) -> tuple[Reason, ...]:
@@ -22,7 +23,7 @@ def reasons(plan: Plan, bench: Bench) -> tuple[Reason, ...]:
     picked = first.sampling
     return (
         Reason(decision="training", chosen=", ".join(plan.train), why=_why_trained(plan, bench)),
-        Reason(decision="spacing", chosen=f"{by(bench.spacing)} mm", why=_why_spacing(bench)),
+        Reason(decision="spacing", chosen="as stored" if plan.dimensions == 2 else f"{by(bench.spacing)} mm", why=_why_spacing(bench)),
         *(
             Reason(decision=f"channel {seen.name}", chosen=one.scheme, why=normalisation.why(seen, one))
             for seen, one in zip(bench.fingerprint.channels, plan.channels, strict=True)
@@ -34,7 +35,7 @@ def reasons(plan: Plan, bench: Bench) -> tuple[Reason, ...]:
             chosen=f"{picked.foreground_fraction:.0%} of patches on foreground, {picked.balance.replace('_', ' ')}",
             why=sampling.why(bench.fingerprint),
         ),
-        Reason(decision="mirroring", chosen=_axes(mirror, plan.axis_order), why=mirror.why),
+        Reason(decision="mirroring", chosen=_axes(mirror, plan.axis_order, plan.dimensions), why=mirror.why),
         Reason(decision="schedule", chosen=_length(first), why=schedule.why(first.schedule, patches, plan.folds.count)),
         Reason(decision="time", chosen=step_time(first, bench), why=_why_time(bench)),
     )
@@ -92,9 +93,11 @@ def _why_spacing(bench: Bench) -> str:
 
 def _patch(one: Configuration, bench: Bench) -> Reason:
     share = min(1.0, prod(one.patch_zyx) / prod(one.median_shape_zyx))
-    chosen = f"{one.batch_size} of {by(one.patch_zyx)} at {by(one.spacing_zyx_mm)} mm"
-    why = f"{share:.0%} of a median image of {by(one.median_shape_zyx)}; a step takes about {one.memory.training_bytes / GiB:.1f} GiB of"
-    why += f" {bench.limits.memory_bytes / GiB:.1f}"
+    first = 3 - one.dimensions
+    grid = f" at {by(one.spacing_zyx_mm[first:])} mm" if bench.fingerprint.dimensions == 3 else ""
+    chosen = f"{one.batch_size} of {by(one.patch_zyx[first:])}{grid}"
+    why = f"{share:.0%} of a median image of {by(one.median_shape_zyx[first:])}; a step takes about"
+    why += f" {one.memory.training_bytes / GiB:.1f} GiB of {bench.limits.memory_bytes / GiB:.1f}"
     if one.accumulate > 1:
         why += f"; in {one.accumulate} parts, or it would not fit"
     if one.architecture.checkpointed_stages:
@@ -104,8 +107,9 @@ def _patch(one: Configuration, bench: Bench) -> Reason:
     return Reason(decision=one.name, chosen=chosen, why=why)
 
 
-def _axes(mirror: sides.Mirroring, order: Triple) -> str:
-    named = " and ".join(_DIRECTIONS[order[axis]] for axis in mirror.training_axes) or "not at all"
+def _axes(mirror: sides.Mirroring, order: Triple, dimensions: int) -> str:
+    names = _DIRECTIONS if dimensions == 3 else _ON_PAPER
+    named = ", ".join(names[order[axis]] for axis in mirror.training_axes) or "not at all"
     return named + (", sides exchanged" if mirror.swap_sides else "")
 
 

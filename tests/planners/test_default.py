@@ -302,3 +302,9 @@ def test_an_edited_patch_that_the_strides_do_not_divide_is_refused() -> None:
     plain["configurations"][1]["patch_zyx"] = [41, 56, 40]
     with pytest.raises(UserError, match=r"patch \(41, 56, 40\) is no multiple of"):
         from_plain(Plan, plain, "plan.json")
+
+
+def test_a_processor_sees_several_slices_in_a_step() -> None:
+    one = plan_default(alike(24, (999, 1, 1), (1, 512, 512), modality="em"), CPU, Budget()).configuration("2d")
+    assert one.batch_size == 5  # a twentieth of the dataset
+    assert min(one.patch_zyx[1:]) >= 128

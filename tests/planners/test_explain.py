@@ -90,3 +90,11 @@ def test_the_table_of_the_network_has_a_row_a_stage() -> None:
     assert len(lines) == 1 + 6
     assert lines[1].split()[:4] == ["0", "1", "x", "1"]
     assert lines[-1].split()[:6] == ["5", "32", "x", "32", "x", "32"]
+
+
+def test_pictures_are_told_in_two_dimensions() -> None:
+    pictures = alike(24, (999, 1, 1), (1, 512, 512), modality="em")
+    text = " ".join(one_screen(plan_default(pictures, CPU, Budget()), pictures).split())
+    assert "median 512 x 512 pixels" in text
+    assert "top to bottom, left to right" in text
+    assert " mm" not in text
