@@ -17,7 +17,7 @@ FILE_NAME = "autounet.toml"
 MAX_BYTES = 2**20
 
 _DATASET = {
-    **dict.fromkeys(("name", "layout", "stacks", "trust", "group_by", "series"), str),
+    **dict.fromkeys(("name", "layout", "stacks", "trust", "group_by", "series", "fold_rule"), str),
     **dict.fromkeys(("follow_symlinks", "ignore_geometry", "unusual_geometry", "resample_tilt", "gray", "palette_indices"), bool),
     "dimensions": int,
     "spacing_zyx_mm": list,
@@ -40,6 +40,7 @@ class Config:
     stacks: str | None = None  # slices or volume
     group_by: str | None = None  # none, or a regular expression whose first group is the patient
     series: str | None = None
+    fold_rule: str = "grouped"
     reading: Reading = _PLAIN
     channels: tuple[tuple[str, Modality], ...] = ()
     labels: Labels | None = None
@@ -89,7 +90,12 @@ def _dataset(table: dict[str, Any], config: Config, where: str) -> Config:
         kind = _DATASET[key]
         if type(value) is not kind and not (kind is float and type(value) is int):
             raise UserError(f"{where}: dataset.{key} is {value!r}", f"write a {kind.__name__}")
-    for key, allowed in (("stacks", ("slices", "volume")), ("trust", ("sform", "qform", "stored")), ("dimensions", (2, 3))):
+    for key, allowed in (
+        ("stacks", ("slices", "volume")),
+        ("trust", ("sform", "qform", "stored")),
+        ("dimensions", (2, 3)),
+        ("fold_rule", ("grouped", "nnunet")),
+    ):
         if key in table and table[key] not in allowed:
             raise UserError(f"{where}: dataset.{key} is {table[key]!r}", f"use one of {', '.join(map(str, allowed))}")
     spacing = table.get("spacing_zyx_mm")
@@ -115,6 +121,7 @@ def _dataset(table: dict[str, Any], config: Config, where: str) -> Config:
         stacks=table.get("stacks"),
         group_by=table.get("group_by"),
         series=table.get("series"),
+        fold_rule=table.get("fold_rule", "grouped"),
     )
 
 

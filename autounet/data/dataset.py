@@ -126,6 +126,7 @@ class Dataset:
     labels_said: bool = False  # the label table came with the data; a value outside it is then an error
     reading: Reading = Reading()
     given_folds: tuple[GivenFolds, ...] = ()
+    fold_rule: Literal["grouped", "nnunet"] = "grouped"  # "nnunet": the reference's own folds, which know no patients
     problems: tuple[Problem, ...] = ()
     file_hashes: tuple[FileHash, ...] = ()
 

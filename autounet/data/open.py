@@ -74,6 +74,7 @@ def understand(path: Path, *, layout: str | None = None, config: Path | None = N
         labels_said=labels is not None,
         reading=said.reading,
         given_folds=draft.given_folds,
+        fold_rule="nnunet" if said.fold_rule == "nnunet" else "grouped",
         problems=(*listing.problems, *_junk(listing), *assembled.problems),
     )
     return with_headers(dataset, draft, said)

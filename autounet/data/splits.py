@@ -116,7 +116,9 @@ def checked(splits: Splits, dataset: Dataset, name: str) -> Splits:
     known = {c.id: c for c in dataset.cases if c.label is not None}
     dropped = set(dataset.broken)
     for number, fold in enumerate(splits.folds):
-        _check_fold(fold, number, name, known, dropped)
+        _check_fold(fold, f"{name}, fold {number}", known, dropped)
+        if splits.rule != "nnunet":  # the reference's own folds know no patients; who asks for them wants them so
+            _check_patients(fold, f"{name}, fold {number}", known)
     if not dropped:
         return splits
     kept = (
@@ -129,8 +131,17 @@ def _without(ids: tuple[str, ...], dropped: set[str]) -> tuple[str, ...]:
     return tuple(i for i in ids if i not in dropped)
 
 
-def _check_fold(fold: Fold, number: int, name: str, known: Mapping[str, Case], dropped: set[str]) -> None:
-    where = f"{name}, fold {number}"
+def _check_patients(fold: Fold, where: str, known: Mapping[str, Case]) -> None:
+    held = {known[i].group: i for i in fold.validation if i in known}
+    shared = next((i for i in fold.train if i in known and known[i].group in held), None)
+    if shared is not None:
+        group = known[shared].group
+        raise UserError(
+            f"{where}: the patient {group} is on both sides, as {shared} and {held[group]}", "move both to one side, or correct the groups"
+        )
+
+
+def _check_fold(fold: Fold, where: str, known: Mapping[str, Case], dropped: set[str]) -> None:
     for part, ids in (("train", fold.train), ("validation", fold.validation)):
         if not ids:
             raise UserError(f"{where}: {part} is empty", "give each part at least one case")
@@ -144,13 +155,6 @@ def _check_fold(fold: Fold, number: int, name: str, known: Mapping[str, Case], d
     both = sorted(set(fold.train) & set(fold.validation))
     if both:
         raise UserError(f"{where}: {', '.join(both[:10])} is in both parts", "keep each case in one part")
-    held = {known[i].group: i for i in fold.validation if i in known}
-    shared = next((i for i in fold.train if i in known and known[i].group in held), None)
-    if shared is not None:
-        group = known[shared].group
-        raise UserError(
-            f"{where}: the patient {group} is on both sides, as {shared} and {held[group]}", "move both to one side, or correct the groups"
-        )
     missing = sorted(i for i, c in known.items() if c.split == "train" and i not in {*fold.train, *fold.validation})
     if missing:
         raise UserError(

@@ -32,4 +32,4 @@ def _splits(dataset: Dataset, job: Job, content: dict[str, Content], folds: int)
         read_splits(path, dataset)
         return
     before = read_value(path, Splits) if path.exists() else None
-    write_splits(path, make_splits(dataset, folds, content=content, keep=before))
+    write_splits(path, make_splits(dataset, folds, content=content, keep=before, rule=dataset.fold_rule))

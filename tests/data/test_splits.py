@@ -184,3 +184,10 @@ def test_any_patients_make_folds_that_are_disjoint_complete_and_even(scans: list
         assert fold.validation
     sizes = [len(f.validation) for f in splits.folds]
     assert max(sizes) - min(sizes) <= max(scans)
+
+
+def test_the_references_folds_may_cut_through_patients_when_they_were_asked_for(tmp_path: Path) -> None:
+    data = dataset({f"p{n // 2}_{n % 2}": f"p{n // 2}" for n in range(12)})
+    splits = make_splits(data, rule="nnunet")
+    write_splits(tmp_path / "splits.json", splits)
+    assert read_splits(tmp_path / "splits.json", data).folds == splits.folds

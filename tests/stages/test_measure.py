@@ -142,3 +142,15 @@ def test_a_new_case_next_to_edited_folds_is_asked_for(tmp_path: Path) -> None:
     save(folder / "labels" / "p9.nii.gz", mask())
     with pytest.raises(UserError, match="p9 is in neither part"):
         measured(folder)
+
+
+def test_the_references_folds_are_made_when_asked(tmp_path: Path) -> None:
+    from sklearn.model_selection import KFold
+
+    folder = pairs(tmp_path / "d", cases=11)
+    (folder / "autounet.toml").write_text('[dataset]\nfold_rule = "nnunet"\n')
+    measured(folder)
+    made = json.loads((tmp_path / "d.autounet" / "splits.json").read_text())
+    ids = np.array(sorted(f"p{n}" for n in range(11)))
+    expected = [sorted(ids[test]) for _, test in KFold(5, shuffle=True, random_state=12345).split(ids)]
+    assert [sorted(f["validation"]) for f in made["folds"]] == expected
