@@ -257,3 +257,18 @@ def test_a_check_that_cannot_go_on_leaves_its_report(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none of the cases can be used"):
         check(folder, job(tmp_path / "w"))
     assert read_value(tmp_path / "w" / "check.json", CheckReport).left_out == ("p0", "p1")
+
+
+def test_check_and_measure_import_nothing_heavy(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom autounet.job import Job\nfrom autounet.progress import Progress\n"
+        "from autounet.stages.check import check\nfrom autounet.stages.measure import measure\n"
+        "job = Job(work=Path(sys.argv[2]), progress=Progress.silent())\nmeasure(check(Path(sys.argv[1]), job), job)\n"
+        "print(*sorted({'torch', 'pandas', 'sklearn', 'SimpleITK', 'nibabel', 'pydicom', 'matplotlib', 'PIL'} & set(sys.modules)))"
+    )
+    folder = pairs(tmp_path / "d")
+    done = subprocess.run([sys.executable, "-c", code, str(folder), str(tmp_path / "w")], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
