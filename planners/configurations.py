@@ -13,7 +13,7 @@ from planners.hardware import Budget, GiB, Hardware
 from planners.loss import loss
 from planners.plan import Augmentation, Configuration, Inference, MemoryEstimate
 from planners.reference_size import Blueprint
-from planners.schedule import precision, seconds_per_run
+from planners.schedule import few_steps, precision, seconds_per_run
 from planners.spacing import ANISOTROPY
 from planners.speed import operations_per_second
 from planners.triples import three, three_mm, voxels
@@ -67,7 +67,7 @@ class Bench:
             blueprint=Blueprint(size.kind, self.fingerprint.labels.heads),
             channels=len(self.fingerprint.channels),
             precision=precision(self.hardware),
-            moments=2 if self.cpu else 1,
+            moments=2 if few_steps(self.hardware, seconds_per_run(self.hardware, self.budget, 1)) else 1,  # AdamW or SGD
             regions=bool(self.fingerprint.labels.regions),
             cpu=self.cpu,
             wide=size.wide_patches,

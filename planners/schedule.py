@@ -4,7 +4,7 @@ from planners.hardware import Budget, Hardware, Precision
 from planners.plan import Schedule
 
 CPU_TOTAL_SECONDS = 3 * 3600.0  # of a processor, over all folds, when nobody says how long
-SHORT_SECONDS = 2 * 3600.0  # a fold; below this on a processor, momentum 0.99 has not begun to average
+SHORT_SECONDS = {"cpu": 2 * 3600.0, "cuda": 1200.0, "mps": 2400.0}  # a fold; too few steps for momentum 0.99 to average over
 EASY, HARD = 60_000, 250_000  # iterations: public logs are flat long before on images of a few patches, not on larger ones
 FEW_PATCHES = 8.0
 
@@ -24,21 +24,26 @@ def seconds_per_run(hardware: Hardware, budget: Budget, configurations: int) -> 
     return None if total is None else total / (max(1, budget.folds) * max(1, configurations))
 
 
+def few_steps(hardware: Hardware, seconds: float | None) -> bool:
+    """Whether a fold has time for some thousand steps only."""
+    return seconds is not None and seconds < SHORT_SECONDS[hardware.accelerator]
+
+
 def schedule(hardware: Hardware, seconds: float | None, patches: float) -> Schedule:
     """Warm-up, stable, decay with averaged weights; the decay is called by clock or plateau and never cut off."""
-    few_steps = seconds is not None and seconds < SHORT_SECONDS and hardware.accelerator == "cpu"
+    short = few_steps(hardware, seconds)
     return Schedule(
-        optimiser="adamw" if few_steps else "sgd",
-        learning_rate=3e-3 if few_steps else 0.01,
-        momentum=0.9 if few_steps else 0.99,
-        weight_decay=1e-2 if few_steps else 3e-5,
+        optimiser="adamw" if short else "sgd",
+        learning_rate=3e-3 if short else 0.01,
+        momentum=0.9 if short else 0.99,
+        weight_decay=1e-2 if short else 3e-5,
         shape="warmup_stable_decay",
         warmup_fraction=0.03,
-        decay_fraction=0.3 if few_steps else 0.2,
+        decay_fraction=0.3 if short else 0.2,
         iterations=EASY if patches < FEW_PATCHES else HARD,
         seconds=seconds,
         stop_at_plateau=seconds is None,
-        ema_decay=0.99 if few_steps else 0.999,
+        ema_decay=0.99 if short else 0.999,
         precision=precision(hardware),
     )
 

@@ -308,3 +308,11 @@ def test_a_processor_sees_several_slices_in_a_step() -> None:
     one = plan_default(alike(24, (999, 1, 1), (1, 512, 512), modality="em"), CPU, Budget()).configuration("2d")
     assert one.batch_size == 5  # a twentieth of the dataset
     assert min(one.patch_zyx[1:]) >= 128
+
+
+@pytest.mark.parametrize(
+    ("machine", "hours", "optimiser"), [(CPU, 5, "adamw"), (CPU, 20, "sgd"), (GPU, 1, "adamw"), (GPU, 5, "sgd"), (GPU, None, "sgd")]
+)
+def test_momentum_is_for_those_who_have_time(machine: Hardware, hours: float | None, optimiser: str) -> None:
+    plan = plan_default(task("heart"), machine, Budget(training_seconds=None if hours is None else hours * 3600))
+    assert plan.configuration(plan.train[0]).schedule.optimiser == optimiser
