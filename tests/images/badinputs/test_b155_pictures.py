@@ -152,6 +152,15 @@ def test_a_flipped_byte_in_a_png_is_refused(tmp_path: Path, gray: NDArray[np.uin
             read_image(path)
 
 
+def test_a_wrong_checksum_of_pixels_is_refused_even_where_they_inflate(tmp_path: Path) -> None:
+    whole = png(3, 2, 8, 0, zlib.compress(bytes(8)))
+    path = tmp_path / "case.png"
+    path.write_bytes(whole)
+    accepted(path)
+    path.write_bytes(whole[:-13] + bytes([whole[-13] ^ 1]) + whole[-12:])  # the last byte of the pixels' checksum
+    refused(path, "checksum of its 'IDAT' chunk")
+
+
 def png(width: int, height: int, bits: int, colour: int, pixels: bytes) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
