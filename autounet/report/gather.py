@@ -55,7 +55,7 @@ def _curves(work: Path) -> dict[str, dict[int, list[tuple[float, float]]]]:
     """From the folds' logs; a line that cannot be read is left out."""
     found: dict[str, dict[int, list[tuple[float, float]]]] = {}
     for path in sorted((work / "runs").glob("*/fold_*/events.jsonl")):
-        points = []
+        points: list[tuple[float, float]] = []
         for line in path.read_text(errors="replace").splitlines():
             try:
                 event = json.loads(line)

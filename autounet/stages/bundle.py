@@ -5,6 +5,7 @@ from pathlib import Path
 from autounet.data.dataset import Dataset
 from autounet.inference.golden import make_golden
 from autounet.inference.load import device_named, member_of
+from autounet.inference.settings import Member
 from autounet.job import Job
 from autounet.store.bundle import SUFFIX, Card, Contents, MemberFile, write_bundle
 from autounet.store.manifest import Manifest
@@ -25,14 +26,7 @@ def make_bundle(dataset: Dataset, plan: Plan, selection: Selection, job: Job) ->
         for fold in folds
     ]
     path = job.work / f"{safe_name(dataset.name)}{SUFFIX}"
-    voters = {
-        name: [
-            member_of(plan, plan.configuration(name), load_tensors(m.path), device_named(job.device))
-            for m in members
-            if m.configuration == name
-        ][:1]
-        for name, _ in chosen
-    }
+    voters = {name: [_voter(plan, name, next(m.path for m in members if m.configuration == name), job)] for name, _ in chosen}
     contents = Contents(
         plan=plan,
         fingerprint=fingerprint,
@@ -45,6 +39,10 @@ def make_bundle(dataset: Dataset, plan: Plan, selection: Selection, job: Job) ->
     digest = write_bundle(path, contents)
     Manifest.open(job.work).add(path.name, digest)
     return path
+
+
+def _voter(plan: Plan, name: str, weights: Path, job: Job) -> Member:
+    return member_of(plan, plan.configuration(name), load_tensors(weights), device_named(job.device))
 
 
 def with_first_stages(plan: Plan, members: tuple[Chosen, ...]) -> list[tuple[str, tuple[int, ...]]]:

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -336,7 +336,7 @@ def _tensors(data: bytes, where: str) -> "dict[str, Tensor]":
 def _golden_bytes(golden: Golden) -> bytes:
     import safetensors.numpy
 
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "image_czyx": np.ascontiguousarray(golden.image_czyx, np.float32),
         "label_zyx": np.ascontiguousarray(golden.label_zyx, np.int32),
         "spacing_zyx_mm": np.asarray(golden.spacing_zyx_mm, np.float64),
