@@ -41,6 +41,7 @@ class Fold:
     cases: Mapping[str, ReadCase]
     folder: Path
     validate: Validate | None = None
+    validation_steps: float = 0.0
     previous: Mapping[str, NDArray[np.generic]] | None = None
     start: Mapping[str, Tensor] | None = None  # weights to begin with
 
@@ -80,6 +81,7 @@ def train_fold(fold: Fold, job: Job, rank: Rank = ALONE) -> Trained:
             progress=job.progress if first else Progress.silent(),
             log=log,
             validate=fold.validate if rank.count == 1 else None,
+            validation_steps=fold.validation_steps,
             every_fraction=recipe.plan.validation.every_fraction,
             writes=first,
         )

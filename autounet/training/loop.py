@@ -33,6 +33,7 @@ class Surroundings:
     log: Progress  # the fold's own events
     validate: Validate | None = None
     every_fraction: float = 0.1
+    validation_steps: float = 0.0  # a score on the way takes about as long as so many steps
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     clock: Callable[[], float] = time.monotonic
     writes: bool = True  # one rank of several writes
@@ -124,7 +125,8 @@ class Training:
             return
         way = pace.way(self.state.step, self.state.seconds)
         last = self.state.scored[-1].way if self.state.scored else 0.0
-        cheap = self._validation_seconds <= VALIDATION_SHARE * (way - last) / max(way, 1e-9) * max(self.state.seconds, 1e-9)
+        expected = self._validation_seconds or self.around.validation_steps * self.state.seconds / max(1, self.state.step)
+        cheap = expected <= VALIDATION_SHARE * (way - last) / max(way, 1e-9) * max(self.state.seconds, 1e-9)
         if way - last < self.around.every_fraction or way >= pace.end or not cheap:
             return
         began = self.around.clock()
