@@ -5,7 +5,7 @@ Every verb makes what it needs of the earlier ones, and does again only what has
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:  # the stages are imported where they are used, so that a help
     from autounet.job import Job
     from planners.fingerprint import Fingerprint
     from planners.plan import Plan
+
+
+FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +50,10 @@ def run(dataset: Path, job: Job, wishes: Wishes) -> Outcome:
     data = check(dataset, job, wishes)
     fingerprint = measure(data, job)
     plan = decide(fingerprint, job, wishes)
-    prepare(data, plan, job, wishes)
+    unprepared = prepare(data, plan, job, wishes)
     train(data, plan, job, wishes)
-    return finish(data, plan, job)
+    made = finish(data, plan, job)
+    return replace(made, failed_cases=tuple(dict.fromkeys((*data.broken, *unprepared, *made.failed_cases))))
 
 
 def check(dataset: Path, job: Job, wishes: Wishes) -> Dataset:
@@ -75,15 +79,19 @@ def decide(fingerprint: Fingerprint, job: Job, wishes: Wishes) -> Plan:
     path = job.work / "plan.json"
     if path.exists() and not wishes.replan:
         return stage.read_plan(path)
-    budget = Budget(memory_bytes=wishes.gpu_memory_bytes, training_seconds=wishes.seconds, target=wishes.target)  # type: ignore[arg-type]
+    seconds = wishes.seconds
+    if seconds is not None and wishes.folds:  # the budget is for all folds; these share what is there for some
+        seconds *= FOLDS / len(wishes.folds)
+    budget = Budget(memory_bytes=wishes.gpu_memory_bytes, training_seconds=seconds, target=wishes.target, folds=FOLDS)  # type: ignore[arg-type]
     return stage.plan(fingerprint, hardware(job.device), budget, wishes.planner, job)
 
 
-def prepare(data: Dataset, plan: Plan, job: Job, wishes: Wishes) -> None:
-    """Every case as the networks want it, in the cache."""
+def prepare(data: Dataset, plan: Plan, job: Job, wishes: Wishes) -> tuple[str, ...]:
+    """Every case as the networks want it, in the cache; the cases that could not be brought there are named."""
     from autounet.stages import prepare as stage
 
-    stage.prepare(data, plan, job, cache=wishes.cache, configurations=wishes.configurations)
+    done = stage.prepare(data, plan, job, cache=wishes.cache, configurations=wishes.configurations)
+    return tuple(failure.case for failure in done.failures)
 
 
 def train(data: Dataset, plan: Plan, job: Job, wishes: Wishes) -> None:

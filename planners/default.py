@@ -63,6 +63,8 @@ def _finished(one: Configuration, bench: Bench, order: tuple[int, int, int], sec
     return replace(
         one,
         augmentation=turned,
+        # Nearest along a thick axis, as the reference does it, shows some slices twice and others never.
+        resampling=replace(one.resampling, thick_axis_order=1),
         sampling=sampling.sampling(bench.fingerprint),
         schedule=length,
         inference=replace(

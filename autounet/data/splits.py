@@ -68,7 +68,7 @@ def make_splits(
     if len(groups) < 2:
         raise UserError(
             f"{len(cases)} case{'s' if len(cases) > 1 else ''} of one patient cannot be divided into folds",
-            "add cases, or train one network on all with --folds all",
+            "add a case of another patient: a network is judged on patients it has not seen",
         )
     if rule == "nnunet":
         return Splits(rule=rule, seed=NNUNET_SEED, folds=_shuffled(sorted(c.id for c in cases), count))
