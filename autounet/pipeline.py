@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from planners.errors import UserError
+
 if TYPE_CHECKING:  # the stages are imported where they are used, so that a help text costs nothing
     from autounet.data.dataset import Dataset
     from autounet.job import Job
@@ -33,6 +35,8 @@ class Wishes:
     folds: tuple[int, ...] | None = None
     replan: bool = False
     cache: Path | None = None
+    probe: bool = False  # try real training steps on the accelerator, and correct the prediction of memory
+    start: Path | None = None  # a model whose weights the training starts from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,13 +81,21 @@ def decide(fingerprint: Fingerprint, job: Job, wishes: Wishes) -> Plan:
     from planners.hardware import Budget
 
     path = job.work / "plan.json"
-    if path.exists() and not wishes.replan:
+    if path.exists() and not (wishes.replan or wishes.probe):
         return stage.read_plan(path)
     seconds = wishes.seconds
     if seconds is not None and wishes.folds:  # the budget is for all folds; these share what is there for some
         seconds *= FOLDS / len(wishes.folds)
     budget = Budget(memory_bytes=wishes.gpu_memory_bytes, training_seconds=seconds, target=wishes.target, folds=FOLDS)  # type: ignore[arg-type]
-    return stage.plan(fingerprint, hardware(job.device), budget, wishes.planner, job)
+    machine = hardware(job.device)
+    if not wishes.probe:
+        return stage.plan(fingerprint, machine, budget, wishes.planner, job)
+    if machine.accelerator != "cuda":
+        raise UserError("there is no CUDA device to probe", "plan without --probe: the closed form does not need a device")
+    from autounet.training.probe import measured_bytes
+
+    device = job.device if job.device.startswith("cuda") else "cuda"
+    return stage.plan(fingerprint, machine, budget, wishes.planner, job, lambda plan, one: measured_bytes(plan, one, device))
 
 
 def prepare(data: Dataset, plan: Plan, job: Job, wishes: Wishes) -> tuple[str, ...]:
@@ -109,6 +121,7 @@ def train(data: Dataset, plan: Plan, job: Job, wishes: Wishes) -> None:
         folds=wishes.folds,
         seconds=wishes.seconds,
         iterations=wishes.iterations,
+        start=wishes.start,
     )
 
 

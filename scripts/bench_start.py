@@ -10,11 +10,10 @@ import bench
 PAIRS = (
     ("a help text", ("-m", "autounet", "predict", "--help"), ("nnUNetv2_predict", "-h")),
     ("help of the training", ("-m", "autounet", "train", "--help"), ("nnUNetv2_train", "-h")),
-    ("the version", ("-m", "autounet", "--version"), ("python", "-c", "import nnunetv2")),
     ("the import", ("-c", "import autounet"), ("python", "-c", "import nnunetv2")),
     (
-        "the import of what predicts",
-        ("-c", "from autounet import load"),
+        "the import of what predicts, torch included",
+        ("-c", "import autounet.model, autounet.inference.predict"),
         ("python", "-c", "from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor"),
     ),
 )

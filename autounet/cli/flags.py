@@ -74,6 +74,10 @@ class Choices:
     "How the dataset folder is laid out; default: found out."
     replan: Switch = False
     "Plan anew although the work folder holds a plan."
+    probe: Switch = False
+    "Correct the prediction of memory by real training steps on the CUDA device; plans anew."
+    from_: Annotated[Path | None, Parameter(name="--from", metavar="MODEL")] = None
+    "Start the training from the weights of this model; channels and classes are fitted by name."
     cache: Folder = None
     "Where prepared cases are kept; default: in the work folder."
 

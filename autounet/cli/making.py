@@ -181,6 +181,8 @@ def _wishes(choices: Choices) -> Wishes:
         folds=choices.folds,
         replan=choices.replan,
         cache=choices.cache,
+        probe=choices.probe,
+        start=None if choices.from_ is None else existing(choices.from_, "model"),
     )
 
 
