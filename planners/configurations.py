@@ -7,8 +7,9 @@ from math import inf, prod
 from planners.augmentation import augmentation
 from planners.capacity import Capacity, capacity
 from planners.cascade import SEEN, coarser, sees_enough, shrunk, worth_it
+from planners.errors import UserError
 from planners.fingerprint import Fingerprint, TripleMm
-from planners.fitting import Fitted, Limits, Wanted, fitted, usual_patch
+from planners.fitting import Fitted, Limits, TooLittleMemoryError, Wanted, fitted, hundredths_bytes, usual_patch
 from planners.hardware import Budget, GiB, Hardware
 from planners.loss import loss
 from planners.plan import Augmentation, Configuration, Inference, MemoryEstimate
@@ -51,11 +52,11 @@ class Bench:
         """Of one step."""
         allowed = self.budget.memory_bytes or (self.hardware.host_bytes // 2 if self.cpu else self.hardware.training_bytes)
         if not self.cpu:
-            return Limits(memory_bytes=int(allowed * MARGIN), offset_bytes=self.hardware.offset_bytes or OFFSET_BYTES)
+            return Limits(allowed_bytes=allowed, margin=MARGIN, offset_bytes=self.hardware.offset_bytes or OFFSET_BYTES)
         seconds = seconds_per_run(self.hardware, self.budget, 1) or inf
         step = min(max(seconds / STEPS, STEP_SECONDS[0]), STEP_SECONDS[1])
         rate = operations_per_second(self.hardware, precision(self.hardware))
-        return Limits(memory_bytes=allowed, offset_bytes=self.hardware.offset_bytes or HOST_BYTES, step_operations=step * rate)
+        return Limits(allowed_bytes=allowed, offset_bytes=self.hardware.offset_bytes or HOST_BYTES, step_operations=step * rate)
 
     def wanted(self, dimensions: int, size: Capacity, grid: tuple[tuple[float, ...], tuple[float, ...]] | None = None) -> Wanted:
         """What to fit on a grid of voxels; by default the finest."""
@@ -95,6 +96,33 @@ class Bench:
 
 
 def configurations(bench: Bench) -> tuple[Configuration, ...]:
+    """What could be trained; a UserError with the least memory for all of it when there is too little."""
+    try:
+        return _sketches(bench)
+    except TooLittleMemoryError as short:
+        limits, least = short.limits, _least(bench, short.hundredths) / 100
+    fix = f"allow at least {least:.2f} GiB with --gpu-memory"
+    if least * GiB > bench.hardware.training_bytes:
+        fix = f"this machine has {bench.hardware.training_bytes / GiB:.2f} GiB; plan for one with at least {least:.2f} GiB"
+    raise UserError(
+        f"no network for this dataset trains in {limits.allowed_bytes / GiB:.2f} GiB, of which the device itself takes"
+        f" {limits.offset_bytes / GiB:.2f}",
+        fix,
+    )
+
+
+def _least(bench: Bench, hundredths: int) -> int:
+    """The least that was found for one network may still be too little for the next, so it is tried."""
+    while True:
+        try:
+            _sketches(replace(bench, budget=replace(bench.budget, memory_bytes=hundredths_bytes(hundredths))))
+        except TooLittleMemoryError as short:
+            hundredths = short.hundredths
+        else:
+            return hundredths
+
+
+def _sketches(bench: Bench) -> tuple[Configuration, ...]:
     """2d always; for volumes 3d_fullres, and 3d_lowres with its cascade where a patch sees too little."""
     flat = _sketch("2d", fitted(bench.wanted(2, replace(bench.size, wide_patches=False)), bench.limits), bench, bench.spacing)
     if bench.fingerprint.dimensions == 2 or bench.median[0] < 2:

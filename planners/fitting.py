@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import takewhile
-from math import inf, prod
+from math import ceil, inf, prod
 
 from planners.batch import batch_size
-from planners.errors import UserError
 from planners.hardware import GiB, Precision
 from planners.memory import Load, inference_bytes, training_bytes
 from planners.networks_of import architecture_of
@@ -35,9 +34,15 @@ SMALL_EDGE = 16  # voxels: what an image too small for a network of three stages
 class Limits:
     """What one step may take."""
 
-    memory_bytes: int
+    allowed_bytes: int  # as it was typed, or as the machine is
     offset_bytes: int
+    margin: float = 1.0  # of what is allowed
     step_operations: float = inf
+
+    @property
+    def memory_bytes(self) -> int:
+        """What a prediction may come to."""
+        return int(self.allowed_bytes * self.margin)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,19 +85,31 @@ class Fitted:
     rungs_down: int  # 0: what was wanted fits as it is
 
 
+class TooLittleMemoryError(Exception):
+    """No rung fits: what one network would have to be allowed, in the hundredths of a GiB that an answer is given in."""
+
+    def __init__(self, limits: Limits, least_bytes: float) -> None:
+        hundredths = ceil(100 * least_bytes / limits.margin / GiB)
+        while int(hundredths_bytes(hundredths) * limits.margin) < least_bytes:  # rounding down to bytes lost the last one
+            hundredths += 1
+        super().__init__(limits, least_bytes)
+        self.limits, self.hundredths = limits, hundredths
+
+
+def hundredths_bytes(hundredths: int) -> int:
+    """Bytes in hundredths of a GiB."""
+    return int(hundredths / 100 * GiB)
+
+
 def fitted(wanted: Wanted, limits: Limits) -> Fitted:
-    """The first rung of the ladder that fits; a UserError with the least that would do when none does."""
+    """The first rung of the ladder that fits; TooLittleMemoryError when none does."""
     usual = usual_patch(wanted, limits)
     least = inf
     for down, rung in enumerate(_ladder(wanted, limits, usual)):
         if max(rung.training_bytes, rung.inference_bytes) <= limits.memory_bytes:
             return replace(rung, rungs_down=down)
         least = min(least, max(rung.training_bytes, rung.inference_bytes))
-    raise UserError(
-        f"no network for this dataset trains in {limits.memory_bytes / GiB:.2f} GiB, of which the device itself takes"
-        f" {limits.offset_bytes / GiB:.2f}",
-        f"allow at least {least / GiB + 0.005:.2f} GiB with --gpu-memory",
-    )
+    raise TooLittleMemoryError(limits, least)
 
 
 def usual_patch(wanted: Wanted, limits: Limits) -> Topology:

@@ -84,11 +84,23 @@ def test_a_small_gpu_gets_the_same_patch_by_parts_and_recomputation_before_a_sma
     assert prod(tiny.patch_zyx) < prod(wanted.patch_zyx)
 
 
-def test_too_little_memory_is_an_error_that_names_the_least_that_does() -> None:
-    with pytest.raises(UserError, match=r"allow at least (\d+\.\d+) GiB") as error:
-        plan_default(task("liver"), GPU, Budget(memory_bytes=GiB // 2))
-    least = float(error.value.fix.split("least ")[1].split()[0])
-    assert plan_default(task("liver"), GPU, Budget(memory_bytes=int((least / 0.95 + 0.4) * GiB)))
+MANY_CLASSES = alike(40, (1, 1, 1), (200, 300, 300), table=labels(1000))  # the 3D networks need more than the 2D one
+
+
+@pytest.mark.parametrize("seen", [task("liver"), task("hippocampus"), MANY_CLASSES, alike(9, (1, 1, 1), (1, 500, 500))])
+@pytest.mark.parametrize("machine", [GPU, replace(GPU, offset_bytes=3 * GiB), CPU])
+def test_too_little_memory_is_an_error_that_names_the_least_that_does(seen: Fingerprint, machine: Hardware) -> None:
+    with pytest.raises(UserError, match=r"trains in 0\.30 GiB.*allow at least \d+\.\d\d GiB with --gpu-memory") as error:
+        plan_default(seen, machine, Budget(memory_bytes=int(0.3 * GiB)))
+    advised = float(error.value.fix.split("least ")[1].split()[0])
+    assert plan_default(seen, machine, Budget(memory_bytes=int(advised * GiB))).configurations  # exactly what was advised
+    with pytest.raises(UserError):
+        plan_default(seen, machine, Budget(memory_bytes=int((advised - 0.01) * GiB)))
+
+
+def test_a_machine_that_is_too_small_is_not_told_to_allow_itself_more() -> None:
+    with pytest.raises(UserError, match=r"this machine has 1\.00 GiB; plan for one with at least \d\.\d\d GiB"):
+        plan_default(task("liver"), replace(GPU, accelerator_bytes=GiB), Budget())
 
 
 def test_a_processor_plans_hours_and_says_so() -> None:
