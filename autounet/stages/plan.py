@@ -89,8 +89,9 @@ def probed(decide: Planner, fingerprint: Fingerprint, hardware: Hardware, budget
         if held is None:
             hardware = replace(hardware, offset_bytes=(hardware.offset_bytes or OFFSET_BYTES) + int(STEP_BACK * predicted))
             continue
+        lowest = hardware.offset_bytes == 1  # a device that holds less even so cannot be predicted closer
         offset = max(1, (hardware.offset_bytes or OFFSET_BYTES) + held - predicted)
-        close = abs(held - predicted) <= ENOUGH * predicted
+        close = held - predicted <= ENOUGH * predicted and (lowest or predicted - held <= ENOUGH * predicted)
         hardware = replace(hardware, offset_bytes=offset)
         if close:
             return decide(fingerprint, hardware, budget), hardware

@@ -93,6 +93,21 @@ def test_a_probe_corrects_the_offset_and_remembers_it(tmp_path: Path) -> None:
     assert gained == 3 * GiB - int(1.2 * GiB)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6])
+def test_a_device_that_holds_far_less_than_predicted_is_believed(tmp_path: Path, share: float) -> None:
+    tried: list[tuple[int, int]] = []
+
+    def device(decided: Plan, one: Configuration) -> int | None:
+        predicted = one.memory.training_bytes
+        tried.append((predicted, int(share * predicted)))
+        return tried[-1][1]
+
+    decided = plan(HEART, GPU, Budget(), "default", job(tmp_path), device)
+    assert len(tried) == 2  # without any offset the prediction is still above what is held: nothing left to correct
+    assert decided.configurations[-1].memory.training_bytes == tried[1][0] < tried[0][0]
+    assert read_devices(tmp_path / "heart.autounet").offset(GPU.name) == 1
+
+
 def test_a_step_that_does_not_fit_makes_the_plan_smaller(tmp_path: Path) -> None:
     tried: list[int] = []
 
