@@ -15,6 +15,8 @@ from planners.plan import Configuration, Plan
 
 STEPS = 3  # the first finds its kernels, the second has the optimiser's memory, the third is like all others
 
+CONTEXT_BYTES = 600 * 2**20  # of this process, at most: CUDA tells it from other processes' memory to nobody
+
 
 @dataclass(frozen=True, slots=True)
 class Meter:
@@ -53,14 +55,21 @@ def _steps(plan: Plan, configuration: Configuration, device: str) -> None:
 
 
 def _cuda_meter(device: torch.device) -> Meter:
+    others = 0
+
+    def beside() -> int:
+        """What is taken on the device, except what torch keeps for tensors; asking makes the context first."""
+        free, total = torch.cuda.mem_get_info(device)
+        return total - free - torch.cuda.memory_reserved(device)
+
     def begin() -> None:
+        nonlocal others
         torch.cuda.empty_cache()
+        # Other programs come and go, and what they hold now must not be remembered as this device's own.
+        others = max(0, beside() - CONTEXT_BYTES)
         torch.cuda.reset_peak_memory_stats(device)
 
     def peak() -> int:
-        free, total = torch.cuda.mem_get_info(device)
-        # The context, and whatever else runs on the device: both are lost for training.
-        beside = max(0, total - free - torch.cuda.memory_reserved(device))
-        return torch.cuda.max_memory_reserved(device) + beside
+        return torch.cuda.max_memory_reserved(device) + max(0, beside() - others)
 
     return Meter(begin, peak)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from autounet.training import probe
-from autounet.training.probe import Meter, measured_bytes
+from autounet.training.probe import CONTEXT_BYTES, Meter, measured_bytes
 from planners.default import plan_default
-from planners.hardware import Budget
+from planners.hardware import Budget, GiB
 from tests.planners.cases import CPU, alike
 
 TINY = plan_default(alike(6, (1, 1, 1), (16, 16, 16)), CPU, Budget())
@@ -27,3 +27,33 @@ def test_a_device_out_of_memory_is_told_apart_from_a_fault(monkeypatch: pytest.M
 
     monkeypatch.setattr(probe, "build", full)
     assert measured_bytes(TINY, TINY.configuration("3d_fullres"), "cpu", meter) is None
+
+
+class FakeCuda:
+    """A device that several processes share: 24 GiB, and what each of them holds."""
+
+    def __init__(self, others: int, context: int) -> None:
+        self.others, self.context, self.reserved = others, context, 0
+
+    def mem_get_info(self, device: torch.device) -> tuple[int, int]:
+        return 24 * GiB - self.others - self.context - self.reserved, 24 * GiB
+
+    def install(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(torch.cuda, "mem_get_info", self.mem_get_info)
+        patch.setattr(torch.cuda, "memory_reserved", lambda device: self.reserved)
+        patch.setattr(torch.cuda, "max_memory_reserved", lambda device: self.reserved)
+        patch.setattr(torch.cuda, "empty_cache", lambda: None)
+        patch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+
+
+@pytest.mark.parametrize(("others", "unknown"), [(0, 0), (10 * GiB, CONTEXT_BYTES - GiB // 2)])
+def test_what_other_programs_hold_is_not_measured(others: int, unknown: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeCuda(others, context=GiB // 2)
+    fake.install(monkeypatch)
+
+    def steps(*_: object) -> None:
+        fake.reserved, fake.context = 5 * GiB, GiB // 2 + GiB // 4  # kernels are loaded when they are first used
+
+    monkeypatch.setattr(probe, "_steps", steps)
+    held = measured_bytes(TINY, TINY.configuration("3d_fullres"), "cuda")
+    assert held == 5 * GiB + GiB // 2 + GiB // 4 + unknown  # at most a tenth of a GiB of others cannot be told from the context
