@@ -104,6 +104,11 @@ def result_of(name: str, plain: Any, metric: str) -> Result:
         raise UserError(f"{name} is no scores.json", "compare folders that `autounet evaluate` wrote")
     values: dict[str, dict[str, float]] = {}
     patients: dict[str, str] = {}
+    known = {
+        key for case in plain["cases"] for found in case.get("metrics", {}).values() for key, value in found.items() if _is_number(value)
+    }
+    if known and metric not in known:
+        raise UserError(f"{name} holds no {metric}", f"choose one of {', '.join(sorted(known))}")
     for case in plain["cases"]:
         if "metrics" not in case:
             continue
@@ -121,7 +126,11 @@ def _value(result: Result, case: str, target: str, targets: Sequence[str]) -> fl
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else nan
+    return float(value) if _is_number(value) else nan
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _plain(value: float) -> float | None:

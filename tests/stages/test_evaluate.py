@@ -112,3 +112,10 @@ def test_compare_tells_a_difference_from_noise(job, tmp_path):
     assert all(row.is_noise for row in same.rows)
     with pytest.raises(UserError, match=r"no scores\.json"):
         compare([tmp_path / "truth", tmp_path / "good_scores"], job)
+
+
+def test_a_metric_that_was_not_scored_is_refused_and_the_known_ones_are_named(job, tmp_path):
+    scores = {"cases": [{"case": "a", "metrics": {"liver": {"dice": 0.9, "iou": 0.8}}}]}
+    (tmp_path / "scores.json").write_text(json.dumps(scores))
+    with pytest.raises(UserError, match=r"holds no nope\. Choose one of dice, iou|holds no nope.*choose one of dice, iou"):
+        compare([tmp_path / "scores.json", tmp_path / "scores.json"], job, metric="nope")
