@@ -82,7 +82,9 @@ def _refuse_impossible(common: Common) -> None:
     if not _DEVICE.fullmatch(common.device):
         raise UsageError(f'"{common.device}" is no device', "write --device auto, cpu, cuda, cuda:1 or mps")
     if common.threads is not None and not 1 <= common.threads <= 4096:
-        raise UsageError(f"{common.threads} threads cannot work", "write for example --threads 4")
+        raise UsageError(f"{common.threads} threads cannot work", "write 1 or more, for example --threads 4")
+    if not 0 <= common.seed < 2**32:
+        raise UsageError(f"the seed {common.seed} is not in the range of seeds", f"write --seed 0 to {2**32 - 1}")
 
 
 def _record(work: Path | None, error: BaseException) -> Path | None:

@@ -1,6 +1,7 @@
 """Which cases are trained on and which are held out, fold by fold: by patient, balanced, and the same every time."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def _digest(splits: Splits) -> str:
 
 
 def read_splits(path: Path, dataset: Dataset) -> Splits:
-    """The folds of a file, which may have been edited; every case once, no patient on both sides."""
+    """The folds of a file, which may have been edited: every case in each, held out at most once, no patient on both sides."""
     return checked(read_value(path, Splits), dataset, path.name)
 
 
@@ -119,12 +120,54 @@ def checked(splits: Splits, dataset: Dataset, name: str) -> Splits:
         _check_fold(fold, f"{name}, fold {number}", known, dropped)
         if splits.rule != "nnunet":  # the reference's own folds know no patients; who asks for them wants them so
             _check_patients(fold, f"{name}, fold {number}", known)
-    if not dropped:
+    twice = held_out_twice(splits)
+    if twice and splits.rule != "given":  # folds that came with the data are taken as they are, and measure says so
+        raise UserError(
+            f"{name}: {_listed(twice)} in the validation of two folds", "hold out every case in one fold, train on it in the others"
+        )
+    gone = dropped - set(known)
+    if not gone:
         return splits
-    kept = (
-        Fold(train=_without(f.train, dropped - set(known)), validation=_without(f.validation, dropped - set(known))) for f in splits.folds
-    )
-    return Splits(rule=splits.rule, seed=splits.seed, folds=tuple(f for f in kept if f.train and f.validation))
+    # A fold keeps its number: what it trained lies in a folder of that name.
+    kept = tuple(_still_there(fold, f"{name}, fold {number}", gone) for number, fold in enumerate(splits.folds))
+    return Splits(rule=splits.rule, seed=splits.seed, folds=kept)
+
+
+def held_out_twice(splits: Splits) -> tuple[str, ...]:
+    """The cases that more than one fold holds out."""
+    held = Counter(i for fold in splits.folds for i in fold.validation)
+    return tuple(sorted(i for i, times in held.items() if times > 1))
+
+
+def held_out_once(splits: Splits, folds: Iterable[int]) -> dict[int, tuple[str, ...]]:
+    """What each of these folds is judged on: a case that several hold out counts for the last alone."""
+    last = {i: fold for fold in folds for i in splits.folds[fold].validation}
+    return {fold: tuple(i for i in splits.folds[fold].validation if last[i] == fold) for fold in folds}
+
+
+def untrained_classes(splits: Splits, content: Mapping[str, Content]) -> dict[int, tuple[str, ...]]:
+    """The folds that train without a class that the dataset has, and the classes."""
+    present = {case: {name for name, volume in c.volumes_ml.items() if volume > 0} for case, c in content.items()}
+    every = set[str]().union(*present.values())
+    lacking = (every - set[str]().union(*(present.get(i, set()) for i in fold.train)) for fold in splits.folds)
+    return {number: tuple(sorted(names)) for number, names in enumerate(lacking) if names}
+
+
+def _still_there(fold: Fold, where: str, gone: set[str]) -> Fold:
+    """The fold without the cases that cannot be used."""
+    left = Fold(train=_without(fold.train, gone), validation=_without(fold.validation, gone))
+    for part, before, after in (("train", fold.train, left.train), ("validation", fold.validation, left.validation)):
+        if not after:
+            raise UserError(
+                f"{where}: none of the cases of {part} can be used ({', '.join(before[:10])})",
+                "mend them, `autounet check` says how, or give this part another case",
+            )
+    return left
+
+
+def _listed(ids: tuple[str, ...]) -> str:
+    more = f" and {len(ids) - 10} more" if len(ids) > 10 else ""
+    return f"{', '.join(ids[:10])}{more} {'is' if len(ids) == 1 else 'are'}"
 
 
 def _without(ids: tuple[str, ...], dropped: set[str]) -> tuple[str, ...]:

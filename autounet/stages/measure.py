@@ -3,7 +3,7 @@
 from autounet.data.dataset import Dataset
 from autounet.data.examined import examine_all
 from autounet.data.fingerprint import contents, fingerprint_of
-from autounet.data.splits import Content, Splits, make_splits, read_splits, untouched, write_splits
+from autounet.data.splits import Content, Splits, held_out_twice, make_splits, read_splits, untouched, untrained_classes, write_splits
 from autounet.job import Job
 from autounet.store.strict import read_value, write_value
 from planners.errors import UserError
@@ -29,7 +29,21 @@ def _splits(dataset: Dataset, job: Job, content: dict[str, Content], folds: int)
     """Edited folds stay and are checked; folds that we made are made anew when the cases have changed."""
     path = job.work / "splits.json"
     if path.exists() and not untouched(path):
-        read_splits(path, dataset)
+        _remark(read_splits(path, dataset), content, job)
         return
     before = read_value(path, Splits) if path.exists() else None
-    write_splits(path, make_splits(dataset, folds, content=content, keep=before, rule=dataset.fold_rule))
+    splits = make_splits(dataset, folds, content=content, keep=before, rule=dataset.fold_rule)
+    write_splits(path, splits)
+    _remark(splits, content, job)
+
+
+def _remark(splits: Splits, content: dict[str, Content], job: Job) -> None:
+    """What may be meant, and is better known before the training."""
+    twice = held_out_twice(splits)
+    if twice:
+        job.progress.note(f"{', '.join(twice[:10])}: held out by more than one fold; each counts once in the scores")
+    for fold, names in untrained_classes(splits, content).items():
+        job.progress.warn(
+            f"fold {fold} trains without {', '.join(names)}: no case of its training part has it; "
+            "move one there in splits.json, or add cases of other patients"
+        )

@@ -14,7 +14,7 @@ import numpy as np
 
 from autounet import machine, stop
 from autounet.data.dataset import Case, Dataset
-from autounet.data.splits import read_splits
+from autounet.data.splits import held_out_once, read_splits
 from autounet.data.voxels import read_case, read_stored_label
 from autounet.images.read import read_header, read_image
 from autounet.inference.ensemble import Ensemble, Options, predict_case
@@ -114,11 +114,11 @@ def score_ensemble(dataset: Dataset, plan: Plan, names: tuple[str, ...], folds: 
     options = Options(threads=job.threads or machine.cores())
     chosen = [Chosen(configuration=name, folds=folds[name]) for name in names]
     cases = []
-    total = sum(len(splits.folds[fold].validation) for fold in folds[names[0]])
-    with job.progress.task(f"score {' + '.join(names)}", total=total, unit="case") as task:
-        for fold in folds[names[0]]:
+    held_out = held_out_once(splits, folds[names[0]])
+    with job.progress.task(f"score {' + '.join(names)}", total=sum(map(len, held_out.values())), unit="case") as task:
+        for fold, case_ids in held_out.items():
             ensemble = Ensemble(plan, _members(plan, names, fold, job), chosen)
-            for case_id in splits.folds[fold].validation:
+            for case_id in case_ids:
                 stop.check()
                 if case_id in known:
                     cases.append(

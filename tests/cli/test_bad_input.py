@@ -11,6 +11,7 @@ import pytest
 from autounet import pipeline
 from autounet.store.files import publish_text
 from autounet.store.manifest import Manifest
+from planners.plan import PLAN_SCHEMA
 from tests.cli.conftest import Call, Said
 
 Break = Callable[[dict[str, Any]], str]
@@ -44,7 +45,7 @@ def _twice(plain: dict[str, Any]) -> str:
 BROKEN_PLANS: dict[str, tuple[Break, str]] = {
     "a wrong key": (_with("trainer", "nnUNetTrainer"), "trainer"),
     "a missing key": (_without("labels"), "labels"),
-    "a newer version": (_with("schema", 99), "99"),
+    "a newer version": (_with("schema", PLAN_SCHEMA + 1), f"has schema {PLAN_SCHEMA + 1}, this version reads {PLAN_SCHEMA}"),
     "an older version": (_with("schema", 0), "0"),
     "cut in half": (_cut, "plan.json"),
     "10 MB deep": (_deep, "plan.json"),

@@ -80,7 +80,9 @@ def test_the_reference_page_names_every_verb_and_flag(call: Call, verb: str) -> 
         (["run", ".", "--time", "40"], '"40" is no time, write for example 90s, 40m or 4h.', "see `autounet run --help`."),
         (["run", ".", "--max-ram", "4"], '"4" is no size', "see `autounet run --help`."),
         (["run", ".", "--threads", "many"], 'unable to convert "many" into int.', "see `autounet run --help`."),
-        (["run", ".", "--threads", "0"], "0 threads cannot work.", "--threads 4"),
+        (["run", ".", "--threads", "0"], "0 threads cannot work.", "1 or more, for example --threads 4"),  # B168
+        (["run", ".", "--seed", "-1"], "the seed -1 is not in the range of seeds.", "--seed 0 to 4294967295"),  # B168
+        (["run", ".", "--seed=4294967296"], "the seed 4294967296 is not in the range", "--seed 0 to 4294967295"),
         (["run", ".", "--device", "gpu"], '"gpu" is no device.', "cuda:1"),
         (["run", ".", "--folds", "2-0"], "no list of numbers", "see `autounet run --help`."),
         (["check", "a", "b"], "too many words: b.", "see `autounet check --help`."),

@@ -4,8 +4,18 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+from numpy.testing import assert_allclose
 
+from autounet.job import Job
+from autounet.progress import Progress
+from autounet.stages.measure import measure
+from planners.fingerprint import Fingerprint
 from tests.data.made import checked, found, mask, pairs, picture, save
+
+
+def measured(folder: Path) -> Fingerprint:
+    """The dataset in numbers."""
+    return measure(checked(folder), Job(work=folder.with_name(folder.name + ".autounet"), progress=Progress.silent()))
 
 
 def ct(folder: Path, cases: int = 6) -> Path:
@@ -29,6 +39,8 @@ def test_b081_an_image_of_zeros_is_noted_and_its_whole_extent_used(tmp_path: Pat
     folder = pairs(tmp_path / "d")
     save(folder / "images" / "p1.nii.gz", np.zeros((12, 11, 10), np.int16))
     assert found(checked(folder), "empty_image").case == "p1"
+    shapes = {c.case: c.shape_zyx for c in measured(folder).cases}
+    assert shapes["p1"] == (10, 11, 12)
 
 
 def test_b078_nan_drops_the_case_with_count_and_is_filled_when_asked(tmp_path: Path) -> None:
@@ -62,8 +74,13 @@ def test_b086_padding_below_air_is_still_a_ct(tmp_path: Path) -> None:
 
 def test_b087_values_beyond_half_precision_are_measured_exactly(tmp_path: Path) -> None:
     folder = pairs(tmp_path / "d")
-    save(folder / "images" / "p0.nii.gz", picture(0).astype(np.float32) * 1e27)
+    images = [picture(n).astype(np.float32) * np.float32(1e27) for n in range(6)]
+    for number, image in enumerate(images):
+        save(folder / "images" / f"p{number}.nii.gz", image)
     assert checked(folder).broken == ()
+    inside = np.concatenate([image[mask() > 0] for image in images]).astype(np.float64)
+    seen = measured(folder).channels[0].foreground
+    assert_allclose((seen.mean, seen.std, seen.median), (inside.mean(), inside.std(), np.median(inside)), rtol=5e-3)
 
 
 def test_b088_unsigned_16_bit_keeps_its_upper_half(tmp_path: Path) -> None:

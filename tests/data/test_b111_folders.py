@@ -212,7 +212,13 @@ def test_b125_json_traps_are_refused_by_name(tmp_path: Path, text: bytes, said: 
 
 
 def test_b125_a_misspelt_key_is_noted(tmp_path: Path) -> None:
+    # A foreign dataset.json may hold keys of other programs, so an unknown one is a note; in our own autounet.toml it can only be a slip.
     assert "regionsclassorder" in found(open_dataset(nnunet(tmp_path / "d", regionsclassorder=[1])), "unknown_key").found
+
+
+def test_b125_a_misspelt_key_of_our_own_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no key 'lables'.*did you mean labels"):
+        checked(pairs(tmp_path / "d"), "[lables]\ntumour = 1\n")
 
 
 def test_b126_another_number_of_cases_than_declared_is_an_error_in_the_table(tmp_path: Path) -> None:

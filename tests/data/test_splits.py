@@ -6,8 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autounet.data.dataset import Case, ChannelSpec, Dataset, GivenFolds, ImageFile
-from autounet.data.splits import Content, Fold, Splits, make_splits, read_splits, untouched, write_splits
+from autounet.data.dataset import Case, ChannelSpec, Dataset, GivenFolds, ImageFile, Problem
+from autounet.data.splits import (
+    Content,
+    Fold,
+    Splits,
+    held_out_once,
+    held_out_twice,
+    make_splits,
+    read_splits,
+    untouched,
+    untrained_classes,
+    write_splits,
+)
 from planners.errors import UserError
 from planners.labels import LabelClass, Labels
 
@@ -191,3 +202,56 @@ def test_the_references_folds_may_cut_through_patients_when_they_were_asked_for(
     splits = make_splits(data, rule="nnunet")
     write_splits(tmp_path / "splits.json", splits)
     assert read_splits(tmp_path / "splits.json", data).folds == splits.folds
+
+
+def three_folds(rule: str, *validation: tuple[str, ...]) -> Splits:
+    """Folds of c000, c001 and so on by what they hold out."""
+    ids = tuple(f"c{n:03d}" for n in range(6))
+    return Splits(rule=rule, seed=0, folds=tuple(Fold(train=tuple(i for i in ids if i not in v), validation=v) for v in validation))
+
+
+def test_b123_a_case_that_two_folds_hold_out_is_refused_in_folds_that_were_edited(tmp_path: Path) -> None:
+    edited = three_folds("grouped", ("c000", "c001"), ("c001", "c002"), ("c003", "c004", "c005"))
+    write_splits(tmp_path / "splits.json", edited)
+    with pytest.raises(UserError, match=r"splits.json: c001 is in the validation of two folds") as refused:
+        read_splits(tmp_path / "splits.json", own(6))
+    assert "one fold" in refused.value.fix
+
+
+def test_a_case_that_given_folds_hold_out_twice_counts_once(tmp_path: Path) -> None:
+    given = three_folds("given", ("c000", "c001"), ("c001", "c002"), ("c003", "c004", "c005"))
+    write_splits(tmp_path / "splits.json", given)
+    splits = read_splits(tmp_path / "splits.json", own(6))
+    assert held_out_twice(splits) == ("c001",)
+    assert held_out_once(splits, (0, 1, 2)) == {0: ("c000",), 1: ("c001", "c002"), 2: ("c003", "c004", "c005")}
+    assert held_out_once(splits, (0, 2)) == {0: ("c000", "c001"), 2: ("c003", "c004", "c005")}
+
+
+def dropped(data: Dataset, *ids: str) -> Dataset:
+    """The dataset after its check could not use some cases."""
+    problems = tuple(
+        Problem(severity="error", code="unreadable", case=i, found="noise", expected="an image", remedy="mend it") for i in ids
+    )
+    return replace(data, cases=tuple(c for c in data.cases if c.id not in ids), problems=problems)
+
+
+def test_folds_keep_their_numbers_when_cases_are_dropped(tmp_path: Path) -> None:
+    splits = three_folds("grouped", ("c000", "c001"), ("c002", "c003"), ("c004", "c005"))
+    write_splits(tmp_path / "splits.json", splits)
+    left = read_splits(tmp_path / "splits.json", dropped(own(6), "c000", "c005"))
+    assert held_out(left) == [{"c001"}, {"c002", "c003"}, {"c004"}]
+
+
+def test_a_fold_whose_cases_are_all_dropped_is_an_error_that_names_it_and_what_to_do(tmp_path: Path) -> None:
+    write_splits(tmp_path / "splits.json", three_folds("grouped", ("c000", "c001"), ("c002", "c003"), ("c004", "c005")))
+    with pytest.raises(UserError, match=r"splits.json, fold 1: none of the cases of validation can be used \(c002, c003\)") as refused:
+        read_splits(tmp_path / "splits.json", dropped(own(6), "c002", "c003"))
+    assert "autounet check" in refused.value.fix
+
+
+def test_b099_a_class_that_a_fold_never_trains_on_is_found() -> None:
+    splits = three_folds("grouped", ("c000", "c001"), ("c002", "c003"), ("c004", "c005"))
+    content = {
+        f"c{n:03d}": Content(volumes_ml={"organ": 5.0, "cyst": 1.0 if n in (2, 3) else 0.0, "stone": float(n == 5)}) for n in range(6)
+    }
+    assert untrained_classes(splits, content) == {1: ("cyst",), 2: ("stone",)}

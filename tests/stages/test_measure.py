@@ -154,3 +154,16 @@ def test_the_references_folds_are_made_when_asked(tmp_path: Path) -> None:
     ids = np.array(sorted(f"p{n}" for n in range(11)))
     expected = [sorted(ids[test]) for _, test in KFold(5, shuffle=True, random_state=12345).split(ids)]
     assert [sorted(f["validation"]) for f in made["folds"]] == expected
+
+
+def test_b099_a_class_that_a_fold_never_trains_on_is_warned_of(tmp_path: Path) -> None:
+    folder = pairs(tmp_path / "d", p1=mask(value=2))
+    (folder / "autounet.toml").write_text("[labels]\ntumour = 1\ncyst = 2\n")
+    job = Job(work=tmp_path / "w", progress=Progress.silent())
+    dataset = check(folder, job)
+    measure(dataset, job)
+    fold = next(n for n, f in enumerate(read_splits(job.work / "splits.json", dataset).folds) if "p1" in f.validation)
+    said = [text for text in job.progress.warnings if "trains without" in text]
+    assert len(said) == 1
+    assert said[0].startswith(f"fold {fold} trains without cyst: ")
+    assert "splits.json" in said[0]

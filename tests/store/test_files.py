@@ -10,6 +10,7 @@ import stat
 import subprocess
 import tempfile
 import threading
+import types
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 import pytest
 
-from autounet.store import calls
+from autounet.store import calls, disk
 from autounet.store.cache import Cache, key
 from autounet.store.digest import digest_file, digest_tree
 from autounet.store.disk import free_bytes, human, require_space
@@ -392,6 +393,14 @@ def test_too_little_room_is_refused_before_any_work(tmp_path: Path) -> None:
         require_space(tmp_path / "not/yet/there", 2**60, "the cache")
     assert caught.value.problem.startswith("the cache needs 1048576.0 TiB in ")
     assert abs(free_bytes(tmp_path) - shutil.disk_usage(tmp_path).free) < 2**30
+
+
+def test_b169_a_disk_too_small_is_told_with_both_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = types.SimpleNamespace(f_bavail=3 * 256, f_frsize=4096)  # 3 MiB
+    monkeypatch.setattr(disk.os, "statvfs", lambda folder: room)
+    require_space(tmp_path, 3 * 2**20, "the cache")
+    with pytest.raises(UserError, match=r"^the cache needs 5\.5 MiB in .*, 3\.0 MiB are free"):
+        require_space(tmp_path, 11 * 2**19, "the cache")
 
 
 def test_sizes_are_said_as_people_say_them() -> None:
