@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from autounet.cli.flags import DEFAULTS, NO_CHOICES, Choices, Common, Folder, Switch
-from autounet.cli.paths import dataset_and_work, existing, work_folder
+from autounet.cli.paths import dataset_and_work, existing, outside, work_folder
 from autounet.cli.session import Result, rehearsal, session
 from autounet.progress.wording import size
 
@@ -29,6 +29,7 @@ def run(dataset: Data, /, *, choices: Choices = NO_CHOICES, common: Common = DEF
     from autounet import pipeline
 
     data, work = dataset_and_work(dataset, common.work)
+    outside(choices.cache, data, "cache")
     if common.dry_run:
         return _rehearse(data, work, choices, common)
     with session(common, work) as job:
@@ -64,6 +65,7 @@ def plan(
 ) -> Result:
     """Decide everything about the training, on one page, with reasons; plan.json can then be edited."""
     data, work = dataset_and_work(dataset, common.work)
+    outside(choices.cache, data, "cache")
     with session(common, work) as job:
         if common.dry_run:
             with rehearsal(work) as folder:
@@ -86,13 +88,14 @@ def prepare(
     from autounet.stages import prepare as stage
 
     data, work = dataset_and_work(dataset, common.work)
+    outside(choices.cache, data, "cache")
     if common.dry_run:
         return _rehearse(data, work, choices, common)
     with session(common, work) as job:
         decided, _, index = _decide(data, job, choices)
         done = stage.prepare(index, decided, job, cache=choices.cache, configurations=choices.configurations, verify=verify)
         freed = stage.prune(decided, job, cache=choices.cache) if prune else 0
-    failed = tuple(f.case for f in done.failures)
+    failed = tuple(dict.fromkeys((*index.broken, *(f.case for f in done.failures))))
     lines = [f"{done.made} prepared, {done.found} were there before." + (f" {size(freed)} freed." if prune else "")]
     lines += [f"{f.case}: {f.error}" for f in done.failures]
     plain = {"work": str(work), "made": done.made, "found": done.found, "freed_bytes": freed}
@@ -104,13 +107,16 @@ def train(dataset: Data, /, *, choices: Choices = NO_CHOICES, common: Common = D
     from autounet import pipeline
 
     data, work = dataset_and_work(dataset, common.work)
+    outside(choices.cache, data, "cache")
     if common.dry_run:
         return _rehearse(data, work, choices, common)
     with session(common, work) as job:
         decided, _, index = _decide(data, job, choices)
-        pipeline.prepare(index, decided, job, _wishes(choices))
+        unprepared = pipeline.prepare(index, decided, job, _wishes(choices))
         pipeline.train(index, decided, job, _wishes(choices))
-    return Result(lines=(f"The folds are trained. Next: autounet run {quote(str(dataset))}",), plain={"work": str(work)})
+    failed = tuple(dict.fromkeys((*index.broken, *unprepared)))
+    line = f"The folds are trained. Next: autounet run {quote(str(dataset))}"
+    return Result(lines=(line,), plain={"work": str(work)}, failed_cases=failed)
 
 
 @Parameter(name="*")

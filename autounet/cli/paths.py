@@ -58,6 +58,14 @@ def work_folder(dataset: Path, work: Path | None) -> Path:
     return chosen
 
 
+def outside(path: Path | None, read_only: Path, what: str) -> None:
+    """Refuse to write to a folder that is only read, or below it: before anything opens a log there."""
+    if path is None or not read_only.is_dir():
+        return
+    if path.resolve().is_relative_to(read_only.resolve()):
+        raise UserError(f"the {what} {path} lies in {read_only}, where nothing is written", "name a folder elsewhere")
+
+
 def _nearest(path: Path) -> Path | None:
     """The existing path that differs least, one misspelt part at a time."""
     absolute = Path(os.path.abspath(path))  # noqa: PTH100

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from autounet.cli.flags import DEFAULTS, Bytes, Common, Folder, Names, Switch
-from autounet.cli.paths import WORK_SUFFIX, dataset_and_work, existing, existing_folder
+from autounet.cli.paths import WORK_SUFFIX, dataset_and_work, existing, existing_folder, outside
 from autounet.cli.session import Result, session
 
 Model = Annotated[Path, Parameter(help="A trained model: a file that ends in .aunet.")]
@@ -49,6 +49,8 @@ def predict(
 
     existing(model, "model")
     existing(input, "input")
+    for folder, what in ((output, "output folder"), (common.work, "work folder")):
+        outside(folder, input, what)
     options = stage.PredictOptions(**asdict(wanted), dry_run=common.dry_run)
     with session(common, common.work or output) as job:
         made = stage.predict(model, input, output, job, options)
@@ -69,7 +71,9 @@ def evaluate(
 
     existing_folder(predictions, "folder of predictions")
     existing_folder(truth, "folder of true masks")
-    folder = out or common.work or predictions.with_name(f"{predictions.name}.scores")
+    folder = out or common.work or predictions.absolute().with_name(f"{predictions.absolute().name}.scores")
+    for read_only in (predictions, truth):
+        outside(folder, read_only, "folder of scores")
     with session(common, folder) as job:
         scores = stage.evaluate(predictions, truth, None if common.dry_run else folder, job)
     return Result(lines=scores.lines(), plain=scores.plain(), failed_cases=scores.failed_cases)

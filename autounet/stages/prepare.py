@@ -88,7 +88,7 @@ def prepare(
     failures = tuple(preparer.failures)
     for configuration in chosen:
         _write_table(store, plan, configuration, keys[configuration.name], job, cache is None)
-    if failures and len(failures) == len(dataset.training):
+    if failures and len(failures) == len({case for table in keys.values() for case in table}):
         raise failures[0].error
     return PrepareReport(made=preparer.made, found=found, failures=failures)
 
@@ -245,8 +245,8 @@ class _Preparer:
         """How many entries were made of a case, or why none; None when somebody else is at it."""
         stop.check()
         with ExitStack() as held:
-            for _, key in one.wanted:
-                path = self._store.root / "locks" / key
+            for key in sorted(key for _, key in one.wanted):  # in one order everywhere, or two runs wait for each other
+                path = self._store.root / "locks" / f"{key}.lock"
                 try:
                     held.enter_context(lock(path, f"preparing {one.case.id}", wait_seconds))
                 except UserError:
