@@ -11,7 +11,7 @@ from autounet.progress import Progress
 from autounet.stages.plan import Devices, plan, read_devices, read_plan
 from planners.errors import UserError
 from planners.hardware import Budget, GiB
-from planners.plan import Configuration, Plan
+from planners.plan import PLAN_SCHEMA, Configuration, Plan
 from tests.planners.cases import CPU, GPU, alike
 
 HEART = alike(20, (1.37, 1.25, 1.25), (115, 320, 232))
@@ -57,6 +57,32 @@ def test_an_edit_that_is_legal_is_followed(tmp_path: Path) -> None:
 def test_an_illegal_edit_is_named(tmp_path: Path, change: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
         read_plan(edited(tmp_path, change))
+
+
+@pytest.mark.parametrize("edge", [0, -32, 32.0, 32.5, True])
+def test_b157_a_patch_that_cannot_be_is_refused(tmp_path: Path, edge: object) -> None:
+    with pytest.raises(UserError, match="patch"):
+        read_plan(edited(tmp_path, {"patch_zyx": [edge, 80, 64]}))
+
+
+@pytest.mark.parametrize("component", ["transformer", "os.system", "my.package:network", "Plain"])
+def test_b158_a_network_that_is_not_known_is_refused_with_those_that_are(tmp_path: Path, component: str) -> None:
+    path = edited(tmp_path, {})
+    plain = json.loads(path.read_text())
+    plain["configurations"][-1]["architecture"]["kind"] = component
+    path.write_text(json.dumps(plain))
+    with pytest.raises(UserError, match=r"plain.*residual") as refused:
+        read_plan(path)
+    assert component in str(refused.value)
+
+
+def test_b159_a_plan_of_a_newer_version_is_refused_with_both_versions(tmp_path: Path) -> None:
+    path = edited(tmp_path, {})
+    newer = PLAN_SCHEMA + 1
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": newer}))
+    with pytest.raises(UserError, match=f"plan.json has schema {newer}, this version reads {PLAN_SCHEMA}") as refused:
+        read_plan(path)
+    assert refused.value.fix == "update autounet"
 
 
 def test_an_unknown_planner_writes_nothing(tmp_path: Path) -> None:

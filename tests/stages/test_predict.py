@@ -98,6 +98,10 @@ def test_typed_again_nothing_is_computed_and_another_model_or_image_is_noticed(m
     assert [case.found for case in fourth.cases] == [False, True]
     with_maps = predict(model, source, out, job(out), PredictOptions(uncertainty=True))
     assert not any(case.found for case in with_maps.cases)
+    (tmp_path / "other").mkdir()
+    other = tiny_bundle(tmp_path / "other", plan_of(configuration((8, 8, 8))), folds=(1,))
+    of_another = predict(other, source, out, job(out), PredictOptions(uncertainty=True))
+    assert not any(case.found for case in of_another.cases)
 
 
 def test_extra_maps_lie_on_the_image_s_grid(model, tmp_path):
@@ -136,6 +140,10 @@ def test_wrong_folders_are_one_clear_error(model, tmp_path):
         predict(model, source, source / "masks", job(tmp_path))
     with pytest.raises(UserError, match="lies in the input"):
         predict(model, source, source, job(tmp_path))
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="file"):
+        predict(model, source, tmp_path / "file", job(tmp_path))
+    assert (tmp_path / "file").read_text() == "mine"
     with pytest.raises(UserError, match="there is no"):
         predict(model, tmp_path / "none", tmp_path / "out", job(tmp_path))
     with pytest.raises(UserError):
