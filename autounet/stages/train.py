@@ -213,8 +213,9 @@ def _start(run: _Run, recipe: Recipe) -> dict[str, Any] | None:
 
 
 def _done(run: _Run, key: str) -> bool:
-    path = run.folder / RECORD
-    if not path.is_file() or not (run.folder / WEIGHTS).is_file():
+    path, manifest = run.folder / RECORD, Manifest.open(run.job.work)
+    # A file is not a proof: what was killed before it was entered, or has changed since, is trained to its end again.
+    if not all(manifest.has((run.folder / name).relative_to(run.job.work).as_posix(), "hash") for name in (RECORD, WEIGHTS)):
         return False
     record = read_value(path, RunRecord)
     if record.recipe != key:
