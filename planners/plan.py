@@ -16,6 +16,7 @@ from planners.hardware import Accelerator, Precision
 from planners.labels import Labels
 
 PLAN_SCHEMA = 1
+MAX_EDGE = 16_384  # voxels of a patch; no machine trains on more
 MAX_STAGES, MAX_FEATURES, MAX_KERNEL = 16, 4096, 15
 
 Scheme = Literal["ct", "zscore", "percentile", "rescale", "rgb", "none"]
@@ -228,6 +229,10 @@ class Configuration:
     memory: MemoryEstimate = MemoryEstimate()
 
     def __post_init__(self) -> None:
+        if max(self.patch_zyx) > MAX_EDGE:
+            raise UserError(
+                f"configuration {self.name}: the patch {self.patch_zyx} is larger than {MAX_EDGE}", "choose a patch that a machine can hold"
+            )
         for edge, divisor in zip(self.patch_zyx, self.architecture.divisor_zyx, strict=True):
             if edge < 1 or edge % divisor:
                 raise UserError(

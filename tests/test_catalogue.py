@@ -211,7 +211,6 @@ SHOWN = (
 LATER = (
     (73, "a label flipped in its array: the overlap of image and label is not compared fold by fold"),
     (77, "an orientation that training never saw is noted by check among the cases, and not yet asked about by predict"),
-    (157, "a patch of millions of voxels along an edge is legal in an edited plan, and fails only where memory is asked for"),
     (161, "a model above 4 GiB (zip64) is too large to make in a test"),
     (168, "a CUDA device that is not there is seen only on a machine without one, when its first tensor is placed"),
 )

@@ -59,7 +59,7 @@ def test_an_illegal_edit_is_named(tmp_path: Path, change: dict[str, object], sai
         read_plan(edited(tmp_path, change))
 
 
-@pytest.mark.parametrize("edge", [0, -32, 32.0, 32.5, True])
+@pytest.mark.parametrize("edge", [0, -32, 32.0, 32.5, True, 32_000_000])
 def test_b157_a_patch_that_cannot_be_is_refused(tmp_path: Path, edge: object) -> None:
     with pytest.raises(UserError, match="patch"):
         read_plan(edited(tmp_path, {"patch_zyx": [edge, 80, 64]}))
