@@ -36,8 +36,9 @@ def make_bundle(dataset: Dataset, plan: Plan, selection: Selection, job: Job) ->
         golden=make_golden(plan, fingerprint, selection, voters),
         written_by="autounet",
     )
-    digest = write_bundle(path, contents)
-    Manifest.open(job.work).add(path.name, digest)
+    manifest = Manifest.open(job.work)
+    manifest.remove(path.name)  # first, or a kill in between leaves a model that its entry does not describe
+    manifest.add(path.name, write_bundle(path, contents))
     return path
 
 

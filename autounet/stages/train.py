@@ -166,12 +166,15 @@ def _train_one(run: _Run) -> None:
             start=_start(run, recipe),
         )
         trained = train_fold(fold, run.job)
-        digest = save_tensors(run.folder / WEIGHTS, trained.weights, {"configuration": run.configuration.name, "fold": str(run.fold)})
         manifest = Manifest.open(run.job.work)
-        manifest.add((run.folder / WEIGHTS).relative_to(run.job.work).as_posix(), digest)
+        weights, done = ((run.folder / name).relative_to(run.job.work).as_posix() for name in (WEIGHTS, RECORD))
+        manifest.remove(weights, done)  # first, or a kill in between leaves a file that its entry does not describe
+        manifest.add(
+            weights, save_tensors(run.folder / WEIGHTS, trained.weights, {"configuration": run.configuration.name, "fold": str(run.fold)})
+        )
         scores, failed = _validate(run, trained, validation, previous)
         record = _record(run, trained, recipe, scores, (*failed, *(c for c in held_out.validation if c not in cases)))
-        manifest.add((run.folder / RECORD).relative_to(run.job.work).as_posix(), write_value(run.folder / RECORD, record))
+        manifest.add(done, write_value(run.folder / RECORD, record))
 
 
 def _recipe(run: _Run, names: Sequence[str]) -> Recipe:

@@ -19,6 +19,7 @@ from autounet.job import Job
 from autounet.progress import Progress
 from autounet.stages.predict import PredictOptions, predict
 from autounet.store.bundle import open_bundle
+from autounet.store.manifest import Manifest
 from planners.errors import UserError
 from tests.tiny_models import configuration, plan_of, smooth, tiny_bundle
 
@@ -102,6 +103,32 @@ def test_typed_again_nothing_is_computed_and_another_model_or_image_is_noticed(m
     other = tiny_bundle(tmp_path / "other", plan_of(configuration((8, 8, 8))), folds=(1,))
     of_another = predict(other, source, out, job(out), PredictOptions(uncertainty=True))
     assert not any(case.found for case in of_another.cases)
+
+
+def test_a_kill_while_a_mask_is_replaced_leaves_no_entry_that_lies(model, tmp_path, monkeypatch):
+    source, out = images(tmp_path / "in", 2), tmp_path / "out"
+    predict(model, source, out, job(out))
+    write_image(source / "case_001.nii.gz", smooth((1, 9, 10, 11), 99), GRID)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as at:
+        at.setattr("autounet.store.files.publish_text", killed)  # the mask is there, its stamp is not
+        with pytest.raises(KeyboardInterrupt):
+            predict(model, source, out, job(out))
+    assert Manifest.open(out).damaged() == ()
+    assert [case.found for case in predict(model, source, out, job(out)).cases] == [True, False]
+
+
+def test_a_mask_that_lost_a_bit_is_made_again(model, tmp_path):
+    source, out = images(tmp_path / "in", 1), tmp_path / "out"
+    predict(model, source, out, job(out))
+    mask = out / "case_000.nii.gz"
+    good = mask.read_bytes()
+    mask.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    assert not predict(model, source, out, job(out)).cases[0].found
+    assert mask.read_bytes() == good
 
 
 def test_extra_maps_lie_on_the_image_s_grid(model, tmp_path):
