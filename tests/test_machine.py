@@ -110,7 +110,9 @@ def test_memory_is_what_another_library_counts() -> None:
 
 
 def test_a_tree_of_processes_is_counted_whole_and_shared_pages_once() -> None:
-    program = "import os, sys; b = bytearray(os.urandom(1) * 100_000_000); os.fork(); os.write(1, b"1\n"); sys.stdin.read(); os._exit(0)"
+    program = (
+        "import os, sys; b = bytearray(os.urandom(1) * 100_000_000); os.fork(); os.write(1, b'1' + b'\\n'); sys.stdin.read(); os._exit(0)"
+    )
     alone = machine.process_tree_bytes()
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
