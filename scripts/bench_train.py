@@ -2,13 +2,14 @@
 
     scripts/bench_train.py augment --reference-python ENV/bin/python
     scripts/bench_train.py step --reference-python ENV/bin/python
-    scripts/bench_train.py accuracy --dataset FOLDER --minutes 10 --threads 0 --work FOLDER
+    scripts/bench_train.py accuracy --dataset FOLDER --minutes 10 --threads 0 --work FOLDER --reference-python ENV/bin/python --together
 
-CPU seconds are what counts on a machine with other work; ratios are printed last.
+`--together` gives each its half of the cores at the same time; without it they follow each other. CPU seconds are what counts on a machine with other work; ratios are printed last.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -141,8 +142,36 @@ def steps(given: argparse.Namespace) -> None:
             print(Measured(ours, theirs).line(f"step {patch} x {batch}, {precision}", "s of CPU"), flush=True)
 
 
+def start_reference(given: argparse.Namespace) -> subprocess.Popen[str]:
+    """The same question to the reference, in its own environment."""
+    script = str(ROOT / "scripts" / "bench_accuracy_reference.py")
+    where = ["--dataset", str(given.dataset.resolve()), "--work", str(given.work.resolve() / "reference")]
+    words = [given.reference_python, script, *where, "--minutes", str(given.minutes), "--seed", str(given.seed)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+
+
 def accuracy(given: argparse.Namespace) -> None:
-    """(c) mean foreground Dice of every fifth case (sorted by id) after so many minutes of training on the others."""
+    """(c) mean foreground Dice of every fifth case after so many minutes of training on the others, ours and the reference's."""
+    if given.reference_python is None:
+        accuracy_ours(given)
+        return
+    if given.together:
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[len(cores) // 2 :])  # the child inherits its half
+        other = start_reference(given)
+        os.sched_setaffinity(0, cores[: len(cores) // 2])
+        accuracy_ours(given)
+    else:
+        accuracy_ours(given)
+        other = start_reference(given)
+    found = json.loads(other.communicate()[0].strip().splitlines()[-1])
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in found["classes"].items())
+    print(f"reference: features {found['features']}, patch {found['patch']} x {found['batch']}, SGD, poly by the clock")
+    print(f"{given.minutes:g} min, seed {given.seed}: {found['iterations']} iterations, mean Dice {found['dice']:.4f} ({scores})", flush=True)
+
+
+def accuracy_ours(given: argparse.Namespace) -> None:
+    """Our half."""
     from autounet import pipeline
     from autounet.data.splits import Fold, Splits
     from autounet.job import Job
@@ -173,7 +202,8 @@ def accuracy(given: argparse.Namespace) -> None:
     scores = ", ".join(f"{t.target} {t.dice or 0:.4f}" for t in record.validation)
     chosen = plan.configuration(name)
     print(f"{name}, features {chosen.architecture.features}, patch {chosen.patch_zyx} x {chosen.batch_size}, {chosen.schedule.optimiser}")
-    print(f"{given.minutes:g} min, seed {given.seed}: {record.iterations} iterations, mean Dice {np.mean(known):.4f} ({scores})")
+    iterations = f"{given.minutes:g} min, seed {given.seed}: {record.iterations} iterations"
+    print(f"{iterations}, mean Dice {np.mean(known):.4f} ({scores})", flush=True)
 
 
 def main() -> None:
@@ -191,6 +221,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("bench_train_work"))
+    parser.add_argument("--together", action="store_true", help="both at the same time, each on half of the cores")
     given = parser.parse_args()
     {"augment": augment, "step": steps, "accuracy": accuracy}[given.what](given)
 
