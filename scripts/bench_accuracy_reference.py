@@ -101,7 +101,7 @@ def main() -> None:
     cases = raw_dataset(given.dataset, folders["nnUNet_raw"])
     prepared(cases, folders["nnUNet_preprocessed"], given.configuration)
     # Samples are made in the process that trains: on a processor, workers would only take its cores.
-    os.environ["nnUNet_n_proc_DA"] = "0"
+    os.environ.update(nnUNet_n_proc_DA="0")
     print(json.dumps(train(given.configuration, given.minutes * 60, given.seed, folders["nnUNet_preprocessed"])))
 
 

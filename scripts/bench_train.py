@@ -4,7 +4,8 @@
     scripts/bench_train.py step --reference-python ENV/bin/python
     scripts/bench_train.py accuracy --dataset FOLDER --minutes 10 --threads 0 --work FOLDER --reference-python ENV/bin/python --together
 
-`--together` gives each its half of the cores at the same time; without it they follow each other. CPU seconds are what counts on a machine with other work; ratios are printed last.
+`--together` gives each its half of the cores at the same time; without it they follow each other.
+CPU seconds are what counts on a machine with other work; ratios are printed last.
 """
 
 import argparse
@@ -167,7 +168,8 @@ def accuracy(given: argparse.Namespace) -> None:
     found = json.loads(other.communicate()[0].strip().splitlines()[-1])
     scores = ", ".join(f"{name} {value:.4f}" for name, value in found["classes"].items())
     print(f"reference: features {found['features']}, patch {found['patch']} x {found['batch']}, SGD, poly by the clock")
-    print(f"{given.minutes:g} min, seed {given.seed}: {found['iterations']} iterations, mean Dice {found['dice']:.4f} ({scores})", flush=True)
+    iterations = f"{given.minutes:g} min, seed {given.seed}: {found['iterations']} iterations"
+    print(f"{iterations}, mean Dice {found['dice']:.4f} ({scores})", flush=True)
 
 
 def accuracy_ours(given: argparse.Namespace) -> None:
