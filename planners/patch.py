@@ -28,15 +28,21 @@ def shrinking(
         yield current
         ratios = [edge / whole for edge, whole in zip(current.patch, median, strict=True)]
         lengths = [edge * mm if by_length else 0 for edge, mm in zip(current.patch, spacing_mm, strict=True)]
-        _, _, axis = max((ratio, length, axis) for axis, (ratio, length) in enumerate(zip(ratios, lengths, strict=True)))
-        smaller = _less(current.patch, axis, current.divisor[axis])
-        if smaller is None:
+        order = sorted(range(len(ratios)), key=lambda axis: (ratios[axis], lengths[axis], axis), reverse=True)
+        smaller = next((found for axis in order if (found := _smaller(current, spacing_mm, axis)) is not None), None)
+        following = None if smaller is None else topology(spacing_mm, smaller)
+        if following is None or prod(following.patch) >= prod(current.patch):
             return
-        # A smaller edge may need fewer halvings: 256 with a divisor of 64 can become 224, not just 192.
-        smaller = _less(current.patch, axis, topology(spacing_mm, smaller).divisor[axis])
-        if smaller is None:
-            return
-        current = topology(spacing_mm, smaller)
+        current = following
+
+
+def _smaller(current: Topology, spacing_mm: tuple[float, ...], axis: int) -> tuple[int, ...] | None:
+    """The patch one step shorter along an axis; None where the axis has no step to give, as one of two voxels."""
+    smaller = _less(current.patch, axis, current.divisor[axis])
+    if smaller is None:
+        return None
+    # A smaller edge may need fewer halvings: 256 with a divisor of 64 can become 224, not just 192.
+    return _less(current.patch, axis, topology(spacing_mm, smaller).divisor[axis])
 
 
 def _less(patch: tuple[int, ...], axis: int, step: int) -> tuple[int, ...] | None:

@@ -9,6 +9,7 @@ from planners.axes import axis_order
 from planners.batch import batch_size
 from planners.cascade import coarser, sees_enough, worth_it
 from planners.loss import level_weights
+from planners.patch import shrinking
 from planners.sides import sided
 from planners.spacing import resampled_median, target_spacing
 from planners.topology import topology
@@ -109,3 +110,9 @@ def test_the_shape_of_the_patch_says_how_far_it_may_be_turned(
 )
 def test_sides_are_words_of_a_name_not_letters_in_it(name: str, has: bool) -> None:
     assert sided(name) is has
+
+
+def test_an_axis_of_two_voxels_does_not_end_the_search_for_a_smaller_patch() -> None:
+    patches = [one.patch for one in shrinking((5.0, 1.0, 1.0), (2.0, 256.0, 256.0), (2.0, 256.0, 256.0))]
+    assert patches[0] == (2, 256, 256)
+    assert max(patches[-1][1:]) <= 32, "the thin axis has nothing to give; the others go on"
