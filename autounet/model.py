@@ -75,6 +75,7 @@ class Wish:
     threads: int | None = None
     max_ram_bytes: int | None = None
     post_process: bool = True
+    unusual_geometry: bool = False  # also an orientation that a model which turns nothing never saw
 
 
 DEFAULT = Wish()
@@ -106,6 +107,8 @@ class Model:
     ) -> Mask:
         """The mask of an image: a path (or one path a channel), an array with its spacing in the array's axis order, or an image object."""
         voxels_czyx, geometry, header, notes = _given(image, spacing, self.plan)
+        if isinstance(image, np.ndarray):  # it says nothing of an orientation; the caller knows
+            wish = replace(wish, unusual_geometry=True)
         return self.predict_voxels(voxels_czyx, geometry, header=header, wish=wish, notes=notes)
 
     def predict_voxels(
@@ -118,12 +121,14 @@ class Model:
         notes: tuple[str, ...] = (),
     ) -> Mask:
         """The same for voxels that were read already."""
-        from autounet.inference.drift import differences
+        from autounet.inference.drift import check_orientation, differences
         from autounet.inference.ensemble import predict_case
         from autounet.inference.postprocess import post_process
         from autounet.inference.settings import label_values
 
         options = self._options(wish)
+        if not wish.unusual_geometry:
+            check_orientation(geometry, self.bundle.fingerprint, self.plan)
         notes = (*notes, *differences(voxels_czyx, geometry, self.bundle.fingerprint, self.plan))
         prediction = predict_case(self.ensemble, voxels_czyx, geometry, options)
         label_zyx = prediction.label_zyx

@@ -14,6 +14,20 @@ settings.register_profile("search", deadline=None, max_examples=2000)  # pytest 
 settings.load_profile("tests")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--reference-python PATH`: a Python of another environment in which nnunetv2 is installed."""
+    parser.addoption("--reference-python", type=Path, help="a Python that has nnunetv2, for the tests that compare with nnU-Net")
+
+
+@pytest.fixture(scope="session")
+def reference_python(request: pytest.FixtureRequest) -> Path:
+    """That Python; tests that compare with nnU-Net skip where none is named."""
+    python: Path | None = request.config.getoption("--reference-python")
+    if python is None:
+        pytest.skip("name an environment with nnunetv2: --reference-python PATH")
+    return python.absolute()
+
+
 @pytest.fixture(scope="session")
 def public_data() -> Path:
     """The folder of small public datasets beside the repository; tests that need it skip where it is not."""

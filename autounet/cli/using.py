@@ -30,6 +30,8 @@ class Wanted:
     "Only these classes, say liver,spleen."
     gpu_memory: Bytes = None
     "Memory of the accelerator to use."
+    layout: Annotated[str | None, Parameter(metavar="NAME")] = None
+    "How the input folder is laid out; default: found out."
 
 
 AS_SELECTED = Wanted()

@@ -47,9 +47,11 @@ def open_dataset(path: Path | str, *, layout: str | None = None, config: Path | 
 
 
 def understand(path: Path, *, layout: str | None = None, config: Path | None = None, work: Path | None = None) -> Dataset:
-    """The same without reading any voxels; the labels are background only until somebody has looked."""
+    """The same without reading any voxels; labels are background only until somebody has looked. A file is a table of its folder."""
     said = read_config(config or find_config(path, work))
-    listing = list_folder(path, follow_outside=said.reading.follow_symlinks)
+    listing = list_folder(path.parent if path.is_file() else path, follow_outside=said.reading.follow_symlinks)
+    if path.is_file():
+        listing, layout = table.alone(listing, path.name), table.NAME
     chosen, why = choose(listing, layout or said.layout)
     draft = LAYOUTS[chosen].index(listing, said)
     if not draft.cases:

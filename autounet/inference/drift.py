@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autounet.images.geometry import Geometry
+from autounet.images.orientation import orientation_of
+from planners.errors import UserError
 from planners.fingerprint import Fingerprint
 from planners.plan import Plan
 
@@ -16,6 +18,19 @@ SAMPLES = 100_000
 def differences(voxels_czyx: NDArray[Any], geometry: Geometry, fingerprint: Fingerprint, plan: Plan) -> tuple[str, ...]:
     """What differs from the training data, in words."""
     return (*_spacing(geometry, fingerprint), *_field_of_view(geometry, fingerprint), *_intensities(voxels_czyx, fingerprint))
+
+
+def check_orientation(geometry: Geometry, fingerprint: Fingerprint, plan: Plan) -> None:
+    """A network that is shown images as they are stored must have seen them stored that way; the user decides otherwise."""
+    if plan.orientation == "canonical" or geometry.flat or not fingerprint.orientations:
+        return
+    code = orientation_of(geometry).code
+    if code not in fingerprint.orientations:
+        seen = ", ".join(fingerprint.orientations)
+        raise UserError(
+            f"the image is stored as {code}, the model was trained on {seen} and turns nothing",
+            "store it so, or set unusual_geometry = true under [dataset] in autounet.toml to predict it as it is",
+        )
 
 
 def _spacing(geometry: Geometry, fingerprint: Fingerprint) -> list[str]:

@@ -128,6 +128,7 @@ def fingerprint_of(model: ForeignModel, plan: Plan) -> Fingerprint:
             for i, c in enumerate(plan.channels)
         ),
         labels=plan.labels,
+        orientations=(),  # nnU-Net does not write them down
     )
 
 

@@ -6,14 +6,14 @@ model, image and options. A case that fails is reported and does not stop the ot
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from autounet import machine, stop
 from autounet.images.image import Image
 from autounet.images.write import write_image, write_mask
-from autounet.inference.inputs import InputCase, list_inputs, read_input
+from autounet.inference.inputs import UNDECIDED, InputCase, InputOptions, list_inputs, read_input
 from autounet.job import Job
 from autounet.model import Mask, Model, Wish, load
 from autounet.store.cache import key
@@ -33,6 +33,7 @@ class PredictOptions:
     uncertainty: bool = False
     classes: tuple[str, ...] | None = None
     gpu_memory: int | None = None
+    layout: str | None = None  # of the input; None: found out
     dry_run: bool = False
 
     def wish(self, threads: int, max_ram_bytes: int | None) -> Wish:
@@ -92,7 +93,7 @@ def predict(model: Path, source: Path, output: Path, job: Job, options: PredictO
     options = options or PredictOptions()
     _check_folders(source, output)
     loaded = load(model, device=job.device)
-    cases = list_inputs(source, loaded.plan)
+    cases = list_inputs(source, loaded.plan, InputOptions(layout=options.layout, work=output))
     job.progress.note(f"{len(cases)} images for {loaded.bundle.card.name}: {', '.join(c.name for c in loaded.labels.foreground[:8])}")
     if options.dry_run:
         return PredictReport(model=loaded.bundle.sha256, cases=tuple(PredictedCase(case=c.id) for c in cases))
@@ -138,7 +139,8 @@ class _Run:
         return self.manifest.has(self.stamp_name(case), check="hash") and path.read_text() == self._stamp(case)
 
     def _stamp(self, case: InputCase) -> str:
-        return key(self.key, *(_hash(path) for path in case.files))
+        decided = "" if case.reading == UNDECIDED else repr(case.reading)
+        return key(self.key, decided, *(_hash(path) for path in case.files))
 
     def one(self, case: InputCase, image: "Future[Image] | None") -> PredictedCase:
         """Predict and write one case, or say why not."""
@@ -147,7 +149,8 @@ class _Run:
             return PredictedCase(case=case.id, mask=name, found=True)
         try:
             read = image.result()
-            mask = self.model.predict_voxels(read.voxels_czyx, read.geometry, header=read.header, wish=self.wish, notes=read.notes)
+            wish = replace(self.wish, unusual_geometry=case.reading.unusual_geometry)
+            mask = self.model.predict_voxels(read.voxels_czyx, read.geometry, header=read.header, wish=wish, notes=read.notes)
             self._write(case, read, mask)
         except UserError as error:
             return PredictedCase(case=case.id, problem=error.problem, fix=error.fix)

@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -45,6 +45,12 @@ def recognise(listing: Listing) -> Candidate | None:
     if not found:
         return None
     return Candidate(layout=NAME, sure=0.97 if len(found) == 1 else 0.85, why=f"{found[0]} lists images and labels")
+
+
+def alone(listing: Listing, name: str) -> Listing:
+    """The listing without the other tables: the one that was named is meant."""
+    others = {path for path in _tables(listing) if path.name != name}
+    return replace(listing, files=tuple(f for f in listing.files if f.path not in others))
 
 
 def index(listing: Listing) -> Draft:

@@ -1,0 +1,67 @@
+"""Models that nnU-Net trains here, taken in: our masks against its own, voxel by voxel.
+
+pytest tests/interop --reference-python PATH/TO/AN/ENVIRONMENT/WITH/NNUNETV2/bin/python
+"""
+
+from pathlib import Path
+
+import pytest
+
+from autounet.interop.nnunet_import import import_nnunet
+from autounet.model import Wish
+from tests.interop import reference as peer
+from tests.interop.reference import Reference, Variant
+
+pytestmark = pytest.mark.slow
+
+LEAST = 0.999  # Dice of each class over all cases
+
+CASCADE = {
+    "3d_lowres": {"spacing": [8.0, 4.2, 4.2], "patch_size": [16, 16, 16], "next_stage": "3d_cascade_fullres"},
+    "3d_cascade_fullres": {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"},
+}
+VARIANTS = (
+    Variant(number=801, name="Organs", make=peer.organs, folds=(0, 1)),
+    Variant(number=801, name="Organs", make=peer.organs, configuration="2d", folds=(0, 1)),
+    Variant(number=801, name="Organs", make=peer.organs, planner="nnUNetPlannerResEncM"),
+    Variant(number=802, name="Regions", make=peer.regions),
+    Variant(number=803, name="Ignore", make=peer.partly_annotated),
+    Variant(number=804, name="Thick", make=peer.thick_slices, folds=(0, 1)),
+    Variant(number=805, name="Cells", make=peer.pictures, configuration="2d"),
+    Variant(number=806, name="Cascade", make=peer.organs, configuration="3d_cascade_fullres", folds=("all",), changes=CASCADE),
+)
+
+
+@pytest.fixture
+def reference(reference_python: Path, tmp_path: Path) -> Reference:
+    return Reference(reference_python, tmp_path / "reference")
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: f"{v.name}-{v.configuration}-{v.planner}".lower())
+def test_a_model_that_nnunet_trained_gives_its_masks(variant: Variant, reference: Reference, tmp_path: Path) -> None:
+    folder = reference.trained(variant.dataset, "Small", variant.configuration)
+    images = reference.root / "raw" / variant.dataset / "imagesTr"
+    ways = [(folds, mirror) for folds in sorted({variant.folds[:1], variant.folds}) for mirror in (True, False)]
+    jobs = peer.train(reference, variant)
+    for folds, mirror in ways:
+        out = tmp_path / "theirs" / f"{len(folds)}{mirror}"
+        asked = {"do": "predict", "images": str(images), "folds": folds, "mirror": mirror}
+        if variant.previous:
+            first = str(tmp_path / "first" / out.name)
+            jobs.append({**asked, "model": str(reference.trained(variant.dataset, "Small", variant.previous)), "out": first})
+            asked["previous"] = first
+        jobs.append({**asked, "model": str(folder), "out": str(out)})
+    reference.do(jobs)
+    import_nnunet(folder.parent, tmp_path / "taken_in.aunet", configuration=variant.configuration)
+    for folds, mirror in ways:
+        name = f"{len(folds)}{mirror}"
+        ours = peer.predicted_by_us(tmp_path / "taken_in.aunet", images, tmp_path / "ours" / name, Wish(mirror=mirror, folds=len(folds)))
+        compare(tmp_path / "theirs" / name, ours)
+
+
+def compare(theirs: Path, ours: Path) -> None:
+    """Every class that either finds, over all cases."""
+    found = peer.agreement(theirs, ours)
+    assert sum(one.voxels for one in found.values()) > 500, "a model that finds nothing proves nothing"
+    # The reference adds up tiles in half precision, so that a voxel on the boundary may fall to either side.
+    assert all(one.dice >= LEAST or one.different <= 2 for one in found.values()), found
