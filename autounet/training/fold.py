@@ -22,7 +22,7 @@ from autounet.training.allocation import keep_freed_memory
 from autounet.training.distributed import Rank, mean_gradients, summed
 from autounet.training.execution import Execution, execution
 from autounet.training.learner import Learner, make_learner
-from autounet.training.loader import Loader
+from autounet.training.loader import THREADS, Loader, Workers, waiting_in_words
 from autounet.training.loop import Surroundings, Training, Validate, averaged, begin
 from autounet.training.recipe import Recipe
 from autounet.training.sample import ReadCase, Source
@@ -44,6 +44,7 @@ class Fold:
     validation_steps: float = 0.0
     previous: Mapping[str, NDArray[np.generic]] | None = None
     start: Mapping[str, Tensor] | None = None  # weights to begin with
+    workers: Workers = THREADS  # who makes the samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +114,26 @@ def positions(batch_size: int, rank: Rank) -> tuple[int, ...]:
 
 
 def _run(fold: Fold, training: Training, threads: int, own: tuple[int, ...]) -> float:
-    workers = loader_workers(training.learner.execution, threads)
-    source = Source(recipe=fold.recipe, cases=fold.cases, previous=fold.previous)
-    with Loader(source, workers, own) as loader:
-        training.run(loader)
-        return loader.waited_seconds
+    wished = fold.workers
+    workers = loader_workers(training.learner.execution, threads) if wished.count is None else wished.count
+    source, before = Source(recipe=fold.recipe, cases=fold.cases, previous=fold.previous), training.state
+    if wished.processes:
+        from autounet.training.processes import processes
+
+        with (
+            processes(source, max(1, workers), fold.folder / "workers", training.around.progress.warn) as made,
+            Loader(source, workers, own, made.sample) as loader,
+        ):
+            training.run(loader)
+    else:
+        with Loader(source, workers, own) as loader:
+            training.run(loader)
+    if training.state.step > before.step:
+        share = loader.waited_seconds / max(1e-9, training.state.seconds - before.seconds)
+        text = waiting_in_words(share, workers, wished.processes, machine.cores())
+        training.around.progress.note(f"{training.name} {text}")
+        training.around.log.event("waited", seconds=round(loader.waited_seconds, 3), share=round(share, 4), workers=workers, text=text)
+    return loader.waited_seconds
 
 
 def loader_workers(how: Execution, threads: int) -> int:

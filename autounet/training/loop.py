@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from traceback import format_exception
 from typing import Any
 
 from torch import nn
@@ -13,7 +14,7 @@ from autounet.store.checkpoints import Checkpoints
 from autounet.training.learner import Learner, StepReport
 from autounet.training.loader import Loader
 from autounet.training.recipe import Recipe
-from autounet.training.sample import Batch
+from autounet.training.sample import Batch, SampleError
 from autounet.training.schedule import Pace, plateau
 from autounet.training.state import Progressed, Scored, read_progress, recipe_key
 from planners.errors import UserError
@@ -51,6 +52,7 @@ class Training:
     resumed: bool = False
     _began: float = 0.0
     _saved: float = 0.0
+    _saved_step: int = -1
     _validation_seconds: float = 0.0
 
     def run(self, loader: Loader) -> Progressed:
@@ -64,7 +66,11 @@ class Training:
             task.step(n=self.state.step if schedule.seconds is None else min(self.state.seconds, total))
             while not self._pace().over(self.state.step, self.state.seconds):
                 before = self.state.seconds
-                self._until_trouble(loader, lambda n: task.step(doing=self._doing(), n=n), before)
+                try:
+                    self._until_trouble(loader, lambda n: task.step(doing=self._doing(), n=n), before)
+                except SampleError as error:
+                    self._record_failure(error)
+                    raise
         if self.around.writes:
             self._save()
         return self.state
@@ -119,6 +125,13 @@ class Training:
             **{f"loss_{name}": value for name, value in report.terms},
         )
 
+    def _record_failure(self, error: SampleError) -> None:
+        """A sample could not be made: the weights are sound, and no step is lost to it."""
+        text = "".join(format_exception(error))
+        self.around.log.event("sample_failed", step=self.state.step, case=error.case, traceback=text)
+        if self.around.writes and self.state.step > self._saved_step:
+            self._save()
+
     def _look(self, pace: Pace) -> None:
         """Score whole volumes when it is time, and call the decay at a plateau."""
         if self.around.validate is None:
@@ -171,14 +184,14 @@ class Training:
         self.learner.averaged_steps = state.averaged_steps
         if self.learner.scaler is not None and state.loss_scale is not None:
             self.learner.scaler.load_state_dict({**self.learner.scaler.state_dict(), "scale": state.loss_scale})
-        self.state, self.resumed = state, True
+        self.state, self.resumed, self._saved_step = state, True, state.step
 
     def _save(self, best: bool = False) -> None:
         if not self.around.writes:
             return
         scale = None if self.learner.scaler is None else float(self.learner.scaler.get_scale())
         self.around.checkpoints.save(self.state.step, self.learner.tensors(), replace(self.state, loss_scale=scale).plain(), best=best)
-        self._saved = self.around.clock()
+        self._saved, self._saved_step = self.around.clock(), self.state.step
 
 
 def begin(recipe: Recipe, learner: Learner, around: Surroundings) -> Training:

@@ -1,6 +1,7 @@
 """One sample: its place and its fate are drawn, then only the box that they need is read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,8 +18,13 @@ from autounet.losses.maps import border_weights, skeletons
 from autounet.rng import generator
 from autounet.training.places import Place, SampledCase, choose
 from autounet.training.recipe import Recipe
+from planners.errors import UserError
 
 Span = tuple[int, int]
+
+
+class SampleError(UserError):
+    """A sample could not be made. The training is whole: its state is the one after the last step."""
 
 
 class ReadCase(SampledCase, Protocol):
@@ -63,7 +69,13 @@ class Source:
         recipe = self.recipe
         configuration = recipe.configuration
         rng = generator(recipe.seed, "sample", configuration.name, recipe.fold, step, position)
-        place = choose(self.cases, configuration, recipe.plan.labels, position, rng, self.present)
+        with blamed(f"sample {position} of step {step} cannot be made"):
+            place = choose(self.cases, configuration, recipe.plan.labels, position, rng, self.present)
+        with blamed(f"sample {position} of step {step} cannot be made", place.case):
+            return self._made(place, rng)
+
+    def _made(self, place: Place, rng: np.random.Generator) -> Sample:
+        recipe, configuration = self.recipe, self.recipe.configuration
         drawn = draw(configuration.augmentation, len(recipe.plan.channels), configuration.dimensions == 2, rng)
         image, labels = self._read(place, drawn)
         apply_effects(image, drawn.effects)
@@ -116,6 +128,19 @@ class Source:
                 annotated = torch.zeros(classes, dtype=torch.bool)
                 annotated[[0, *drawn_classes]] = True
         return Sample(image, label, annotated, skeleton, border, case)
+
+
+@contextmanager
+def blamed(what: str, case: str = "") -> Iterator[None]:
+    """Whatever goes wrong in this block is said of the case: one bad file among hundreds must be found."""
+    try:
+        yield
+    except UserError as error:
+        raise SampleError(error.problem, error.fix, error.case or case) from error
+    except Exception as error:
+        text = f"{what}: {type(error).__name__}{f': {error}' if str(error) else ''}"
+        fix = "type the same command again; if it comes back, report it with the traceback in events.jsonl of the fold"
+        raise SampleError(text, fix, case) from error
 
 
 def collate(samples: list[Sample], flat: bool) -> Batch:

@@ -16,7 +16,11 @@ from autounet.images.formats import suffix_of
 from autounet.images.orientation import Orientation
 from autounet.inference.predict import predict_prepared
 from autounet.inference.settings import InferenceSettings, Member, label_values
+from autounet.inference.votes_to_labels import Decision
+from autounet.inference.witness import Onlooker, Picks
+from autounet.metrics.opinions import Opinion, opinion_path
 from autounet.metrics.overlap import joint_counts
+from autounet.store.strict import write_value
 from planners.fingerprint import Triple, TripleMm
 from planners.plan import Configuration, Plan
 
@@ -77,6 +81,17 @@ def mask_path(folder: Path, dataset: Dataset, case: Case) -> Path:
     if suffix not in WRITABLE:
         suffix = ".png" if dataset.dimensions == 2 else ".nii.gz"
     return folder / f"{case.id.replace('/', '_')}{suffix}"
+
+
+def onlooker(plan: Plan, truth_zyx: np.ndarray, seed: int) -> Onlooker:
+    """Looks on while a case is predicted, so that selection need not predict it again."""
+    return Onlooker(Decision.of(plan.labels), picks=Picks(truth_zyx, plan.labels, seed))
+
+
+def write_opinion(mask: Path, witness: Onlooker, weights: str) -> None:
+    """What the network said of a case, beside its mask."""
+    assert witness.picks is not None
+    write_value(opinion_path(mask), Opinion(weights=weights, expected=witness.expected, sample=witness.picks.sample()))
 
 
 def mean_score(scores: list[float]) -> float | None:

@@ -132,8 +132,11 @@ def main() -> None:
     for step in steps:
         found[f"step {step}"] = killed_and_resumed(folder / f"step_{step}", die_after(step), None)
     for seed in seeds:
-        moment = float(np.random.default_rng(seed).random()) * duration
-        found[f"moment {seed}"] = killed_and_resumed(folder / f"moment_{seed}", None, moment)
+        moment, end = float(np.random.default_rng(seed).random()) * duration, found["unbroken"]
+        while end["death"] != -signal.SIGKILL:  # on a machine with other work it may be over before
+            end = killed_and_resumed(folder / f"moment_{seed}_{moment}", None, moment)
+            moment /= 2
+        found[f"moment {seed}"] = end
     for number in workers:
         assert child(partial(train, folder / f"workers_{number}", workers=number)) == 0
         found[f"workers {number}"] = ending(folder / f"workers_{number}", 0, None)

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,8 +16,8 @@ SIGKILLED = -9
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks its victims")
 
 
-def endings(folder: Path, steps: range | tuple[int, ...] = (), seeds: range | tuple[int, ...] = (), workers: tuple[int, ...] = ()) -> Any:
-    """How each training ended, after asking that all ended in the same bits: weights, averages, momenta."""
+def endings(folder: Path, steps: range | tuple[int, ...] = (), seeds: range | tuple[int, ...] = (), workers: tuple[int, ...] = ()) -> None:
+    """Asks that all trainings ended in the same bits: weights, averages, momenta."""
     lists = [",".join(map(str, numbers)) for numbers in (steps, seeds, workers)]
     words = [sys.executable, "-m", "tests.training.killed", str(folder), *lists]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=1200)
@@ -31,11 +30,12 @@ def endings(folder: Path, steps: range | tuple[int, ...] = (), seeds: range | tu
     for step in steps:
         assert found[f"step {step}"]["death"] == SIGKILLED
         assert found[f"step {step}"]["saved"] == (step - 1) // SAVED_EVERY * SAVED_EVERY  # or it would not have lost what is meant
-    return found
+    for seed in seeds:
+        assert found[f"moment {seed}"]["death"] == SIGKILLED
 
 
 def test_killed_once_a_training_of_forty_steps_ends_in_the_bits_of_an_unbroken_one(tmp_path):
-    assert len(endings(tmp_path, steps=(20,), seeds=(1,))) == 3
+    endings(tmp_path, steps=(20,), seeds=(1,))
 
 
 @pytest.mark.slow
@@ -45,6 +45,4 @@ def test_killed_after_every_single_step_it_ends_in_the_bits_of_an_unbroken_one_a
 
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments_it_ends_in_the_bits_of_an_unbroken_one(tmp_path):
-    found = endings(tmp_path, seeds=range(100, 120))
-    # The others had ended, or had not begun, when the signal came.
-    assert sum(end["death"] == SIGKILLED for end in found.values()) >= 15
+    endings(tmp_path, seeds=range(100, 120))
