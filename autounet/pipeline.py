@@ -37,6 +37,8 @@ class Wishes:
     cache: Path | None = None
     probe: bool = False  # try real training steps on the accelerator, and correct the prediction of memory
     start: Path | None = None  # a model whose weights the training starts from
+    workers: int | None = None  # who make the samples of a training: so many threads
+    worker_processes: bool = False  # or processes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +124,8 @@ def train(data: Dataset, plan: Plan, job: Job, wishes: Wishes) -> None:
         seconds=wishes.seconds,
         iterations=wishes.iterations,
         start=wishes.start,
+        workers=wishes.workers,
+        worker_processes=wishes.worker_processes,
     )
 
 

@@ -78,6 +78,10 @@ class Choices:
     "Correct the prediction of memory by real training steps on the CUDA device; plans anew."
     from_: Annotated[Path | None, Parameter(name="--from", metavar="MODEL")] = None
     "Start the training from the weights of this model; channels and classes are fitted by name."
+    workers: Annotated[int | None, Parameter(metavar="N")] = None
+    "So many threads make the samples of a training; default: as suits the device. It changes no result."
+    worker_processes: Switch = False
+    "Make the samples in processes instead: more memory, and no thread waits for another."
     cache: Folder = None
     "Where prepared cases are kept; default: in the work folder."
 

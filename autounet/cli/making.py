@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from autounet.cli.failure import UsageError
 from autounet.cli.flags import DEFAULTS, NO_CHOICES, Choices, Common, Folder, Switch
 from autounet.cli.paths import dataset_and_work, existing, outside, work_folder
 from autounet.cli.session import Result, rehearsal, session
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from planners.fingerprint import Fingerprint
     from planners.plan import Plan
 
+MOST_WORKERS = 256
 Data = Annotated[Path, Parameter(help="Folder of images and masks; it is only read.")]
 
 
@@ -189,7 +191,15 @@ def _wishes(choices: Choices) -> Wishes:
         cache=choices.cache,
         probe=choices.probe,
         start=None if choices.from_ is None else existing(choices.from_, "model"),
+        workers=_workers(choices.workers),
+        worker_processes=choices.worker_processes,
     )
+
+
+def _workers(count: int | None) -> int | None:
+    if count is not None and not 0 <= count <= MOST_WORKERS:
+        raise UsageError(f"{count} workers cannot make samples", f"write --workers 0 to {MOST_WORKERS}")
+    return count
 
 
 def _outcome(outcome: Outcome) -> Result:

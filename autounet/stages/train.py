@@ -64,6 +64,8 @@ class _Run:
     job: Job
     splits: Splits
     start: Path | None = None
+    workers: int | None = None
+    worker_processes: bool = False
 
     @property
     def folder(self) -> Path:
@@ -85,6 +87,8 @@ def train(  # noqa: PLR0913 - the verb's own choices, each named at the call
     seconds: float | None = None,
     iterations: int | None = None,
     start: Path | None = None,
+    workers: int | None = None,
+    worker_processes: bool = False,
 ) -> None:
     """Train what is not trained yet. `seconds` is for all of it together, `iterations` for each fold, `start` a model to begin with."""
     chosen = in_order(plan, configurations)
@@ -94,7 +98,8 @@ def train(  # noqa: PLR0913 - the verb's own choices, each named at the call
         limited = replace(configuration, schedule=_limited(configuration, share, iterations))
         for fold in numbers:
             stop.check()
-            _train_one(_Run(dataset=dataset, plan=plan, configuration=limited, fold=fold, job=job, splits=splits, start=start))
+            run = _Run(dataset=dataset, plan=plan, configuration=limited, fold=fold, job=job, splits=splits, start=start)
+            _train_one(replace(run, workers=workers, worker_processes=worker_processes))
 
 
 def in_order(plan: Plan, names: Iterable[str] | None) -> list[Configuration]:
@@ -140,6 +145,7 @@ def _limited(configuration: Configuration, seconds: float | None, iterations: in
 def _train_one(run: _Run) -> None:
     from autounet.store.weights import save_tensors
     from autounet.training.fold import Fold, train_fold
+    from autounet.training.loader import Workers
     from autounet.training.state import recipe_key
     from autounet.training.validation import quick_score
 
@@ -164,6 +170,7 @@ def _train_one(run: _Run) -> None:
             validation_steps=_cost(run.configuration, look),
             previous=kept,
             start=_start(run, recipe),
+            workers=Workers(count=run.workers, processes=run.worker_processes),
         )
         trained = train_fold(fold, run.job)
         manifest = Manifest.open(run.job.work)
