@@ -158,7 +158,10 @@ class PreparedCase:
         for chunk in _chunks_touched(array.shape, array.chunks, box):
             if (name, chunk) not in self._checked:
                 self._check(name, checks, chunk)
-        voxels: NDArray[Any] = array[box]
+        try:
+            voxels: NDArray[Any] = array[box]
+        except RuntimeError as error:  # sound when it was checked, and overwritten since
+            raise self._damage(f"{self.folder / name} is no longer what was written") from error
         return voxels
 
     def _array(self, name: str, checks: FileChecks) -> Any:
