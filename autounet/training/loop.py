@@ -86,8 +86,8 @@ class Training:
             rate = pace.rate(self.state.step, self.state.seconds) * self.state.rate_factor
             report = self.learner.step(batch, rate, self.recipe.configuration.accumulate)
             if not report.finite:
-                if self._trouble(batch, report):
-                    return  # rolled back: the loader has to begin at another step
+                if self._trouble(batch, report) or self._pace().over(self.state.step, self.state.seconds):
+                    return  # rolled back: the loader has to begin at another step; or this was the last one
                 continue
             self.bad.clear()
             seconds = self.around.clock() - self._began
