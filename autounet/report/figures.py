@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from html import escape
-from math import isnan
+from math import ceil, floor, isnan, log10
 
 from markupsafe import Markup
 
-WIDTH = 640
-LEFT, RIGHT, TOP, ROW = 150, 70, 24, 26
+WIDTH = 540  # units of the drawing; in two columns a unit is nearly a pixel, so twelve of them can be read
+LEFT, RIGHT, TOP, ROW = 132, 60, 18, 26
 
 
 def intervals(rows: Sequence[tuple[str, float, float, float]], *, unit: str = "Dice") -> Markup:
@@ -63,30 +63,38 @@ def curves(lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], *, across
     if not points:
         return Markup("")
     height, left, bottom = 300, 56, 40
-    x_low, x_high = min(p[0] for p in points), max(p[0] for p in points)
-    y_low, y_high = min(p[1] for p in points), max(p[1] for p in points)
-    x_span, y_span = (x_high - x_low) or 1.0, (y_high - y_low) or 1.0
+    x_ticks, y_ticks = round_ticks([p[0] for p in points]), round_ticks([p[1] for p in points])
+    x_low, y_low = x_ticks[0], y_ticks[0]
+    x_span, y_span = x_ticks[-1] - x_low, y_ticks[-1] - y_low
 
     def place(x: float, y: float) -> tuple[float, float]:
         return left + (WIDTH - left - 20) * (x - x_low) / x_span, height - bottom - (height - bottom - 16) * (y - y_low) / y_span
 
     parts = [_open(WIDTH, height + 24, f"{up} over {across}")]
-    for step in range(5):
-        value = y_low + y_span * step / 4
+    for value in y_ticks:
         _, y = place(x_low, value)
         parts.append(f'<line class="grid" x1="{left}" x2="{WIDTH - 20}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
-    for step in range(5):
-        value = x_low + x_span * step / 4
+        parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.4g}</text>')
+    for value in x_ticks:
         x, _ = place(value, y_low)
-        parts.append(f'<text x="{x:.1f}" y="{height - bottom + 18}" text-anchor="middle">{value:.4g}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{height - bottom + 18}" text-anchor="middle">{value:,.6g}</text>')
     for index, (name, line) in enumerate(lines[:6]):
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*p) for p in line))
         parts.append(f'<polyline points="{path}" fill="none" stroke="var(--c{index + 1})" stroke-width="2" stroke-linejoin="round"/>')
-        x = left + index * 98
+        x = left + index * 78
         parts.append(f'<rect x="{x}" y="{height + 6}" width="12" height="4" rx="2" fill="var(--c{index + 1})"/>')
-        parts.append(f'<text x="{x + 18}" y="{height + 13}">{escape(_short(name, 12))}</text>')
+        parts.append(f'<text x="{x + 18}" y="{height + 13}">{escape(_short(name, 9))}</text>')
     return Markup("".join([*parts, "</svg>"]))
+
+
+def round_ticks(values: Sequence[float], about: int = 5) -> list[float]:
+    """Some evenly spaced round numbers around all values."""
+    low, high = min(values), max(values)
+    span = (high - low) or abs(high) or 1.0
+    unit = 10 ** floor(log10(span / about))
+    step = next(unit * k for k in (1, 2, 2.5, 5, 10) if span / (unit * k) <= about)
+    first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
+    return [round(k * step, 12) for k in range(first, max(last, first + 1) + 1)]
 
 
 def _open(width: int, height: float, title: str) -> str:

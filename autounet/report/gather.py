@@ -1,10 +1,12 @@
 """What the page is made from: the files of the work folder, as far as they are there."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from autounet.data.dataset import Dataset
+from autounet.report.speed import FoldSpeed, fold_speeds
 from autounet.store.selection import Selection
 from autounet.store.strict import read_json, read_value
 from planners.errors import UserError
@@ -12,6 +14,8 @@ from planners.fingerprint import Fingerprint
 from planners.plan import Plan
 
 T = TypeVar("T")
+INDEX_BYTES = 2**27  # a hundred thousand cases
+SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".gipl.gz", ".gipl", ".png", ".tiff", ".tif", ".bmp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +28,27 @@ class Material:
     selection: Selection | None
     scores: dict[str, Any]  # configuration to scores.json
     curves: dict[str, dict[int, list[tuple[float, float]]]]  # configuration, fold: (step, Dice of whole volumes)
+    dataset: Dataset | None = None
+    masks: dict[str, Path] = field(default_factory=dict)  # out-of-fold, of the configuration that is shown, by the name of their file
+    folds: tuple[FoldSpeed, ...] = ()
     model: str = ""
+    model_bytes: int = 0
+
+    @property
+    def chosen(self) -> str:
+        """The configurations that vote, as their scores are named."""
+        return "+".join(member.configuration for member in self.selection.members) if self.selection else ""
+
+    @property
+    def chosen_scores(self) -> Any:
+        """Scores of what was chosen; None before that."""
+        return self.scores.get(self.chosen)
+
+    @property
+    def targets(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Names and values of what is scored."""
+        labels = self.plan.labels if self.plan else self.dataset.labels if self.dataset else None
+        return labels.targets if labels else ()
 
 
 def gather(work: Path) -> Material:
@@ -33,20 +57,35 @@ def gather(work: Path) -> Material:
     for path in sorted((work / "scores").glob("*/scores.json")):
         scores[path.parent.name] = read_json(path)
     models = sorted(work.glob("*.aunet"))
+    selection = _read(work / "selection.json", Selection)
     return Material(
         name=work.name.removesuffix(".autounet"),
         fingerprint=_read(work / "fingerprint.json", Fingerprint),
         plan=_read(work / "plan.json", Plan),
-        selection=_read(work / "selection.json", Selection),
+        selection=selection,
         scores=scores,
         curves=_curves(work),
+        dataset=_read(work / "index.json", Dataset, max_bytes=INDEX_BYTES),
+        masks=_masks(work / "runs" / selection.members[0].configuration) if selection else {},
+        folds=fold_speeds(work),
         model=models[0].name if models else "",
+        model_bytes=models[0].stat().st_size if models else 0,
     )
 
 
-def _read(path: Path, kind: type[T]) -> T | None:
+def _masks(configuration: Path) -> dict[str, Path]:
+    """Masks of cases that the network had not seen, by the name of the file without its suffix."""
+    found = {}
+    for path in sorted(configuration.glob("fold_*/validation/*")):
+        suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
+        if suffix and not path.name.startswith("."):
+            found[path.name[: -len(suffix)]] = path
+    return found
+
+
+def _read(path: Path, kind: type[T], *, max_bytes: int = 2**24) -> T | None:
     try:
-        return read_value(path, kind) if path.exists() else None
+        return read_value(path, kind, max_bytes=max_bytes) if path.exists() else None
     except UserError:
         return None
 

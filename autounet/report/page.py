@@ -13,7 +13,6 @@ class Table:
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numeric: tuple[bool, ...]
-    id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +21,24 @@ class Figure:
 
     svg: Markup
     caption: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures:
+    """A row of small pictures, and which colour is what on them."""
+
+    heading: str
+    words: str
+    figures: tuple[Figure, ...]
+    legend: tuple[tuple[str, str], ...] = ()  # (style class of the line, what it is)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Viewer:
+    """Cases that can be opened as volumes: what stands on their buttons, in the order of their scripts."""
+
+    cases: tuple[str, ...]
+    targets: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +51,8 @@ class Section:
     facts: tuple[tuple[str, str], ...] = ()
     figures: tuple[Figure, ...] = ()
     tables: tuple[tuple[str, Table], ...] = ()  # (heading, table)
+    pictures: tuple[Pictures, ...] = ()
+    viewer: Viewer | None = None
     code: str = ""
 
 

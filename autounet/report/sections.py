@@ -1,27 +1,37 @@
 """The sections of the page, in the order in which a reader asks."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
-from autounet.report.figures import curves, intervals, strips
+from autounet.report.figures import curves
+from autounet.report.gallery import Gallery
 from autounet.report.gather import Material
-from autounet.report.page import Figure, Page, Section, Table
-from autounet.store.selection import Selection
+from autounet.report.page import Figure, Page, Pictures, Section, Table
+from autounet.report.scores_section import cases_section, legend_of, scores_section
+from autounet.report.viewer import Volume
 from planners.fingerprint import Fingerprint
 from planners.network_picture import network_svg
 
 
-def page_of(material: Material, *, public: bool) -> Page:
-    """The whole page."""
-    makers = (_scores, _data, _plan, _network, _training, _use)
+def page_of(material: Material, shown: Gallery, volumes: tuple[Volume, ...] = ()) -> Page:
+    """The whole page; a public one comes with an empty gallery."""
+    sections = (
+        scores_section(material),
+        cases_section(material, shown, volumes),
+        _data(material, shown),
+        _plan(material),
+        _network(material),
+        _training(material),
+        _speed(material),
+        _use(material),
+    )
     return Page(
         title=material.name,
         lead=_lead(material),
         tiles=_tiles(material),
-        sections=tuple(section for section in (maker(material) for maker in makers) if section is not None),
+        sections=tuple(section for section in sections if section is not None),
     )
 
 
@@ -49,87 +59,40 @@ def _tiles(material: Material) -> tuple[tuple[str, str, str], ...]:
     return tuple(tiles)
 
 
-def _scores(material: Material) -> Section | None:
-    selection = material.selection
-    if selection is None:
-        return None
-    rows = tuple((s.name, str(s.cases), f"{s.dice:.4f}", f"{s.low:.4f}", f"{s.high:.4f}") for s in selection.scores)
-    tables = (
-        [("", Table(head=("Class", "Cases", "Dice", "from", "to"), rows=rows, numeric=(False, True, True, True, True)))] if rows else []
-    )
-    if len(selection.candidates) > 1:
-        tables.append(("What was tried", _candidates(selection)))
-    figures = []
-    if selection.scores:
-        drawn = intervals([(s.name, s.dice, s.low, s.high) for s in selection.scores])
-        figures.append(Figure(svg=drawn, caption="Mean Dice of each class and its 95 % interval over patients."))
-    chosen = " + ".join(m.configuration for m in selection.members).replace(" + ", "+")
-    found = material.scores.get(chosen)
-    if found is not None:
-        figures.append(Figure(svg=strips(_by_target(found)), caption="Every case is a tick. Point at one to see which it is."))
-        tables.append(("Worst cases", _worst(found)))
-        tables.append(("Every case", _case_table(found)))
-    words = ("Each case was predicted by networks that had not seen it. Intervals are 95 %, over patients.",)
-    if not rows:
-        words = ("No case was held out of the training of a fold, so nothing is known of how good the model is on new images.",)
-    return Section(id="scores", title="How good it is", words=words, figures=tuple(figures), tables=tuple(tables))
-
-
-def _candidates(selection: Selection) -> Table:
-    rows = tuple(
-        (
-            c.name,
-            f"{c.dice:.4f}",
-            f"{c.low:.4f}",
-            f"{c.high:.4f}",
-            "" if c.p_against_best is None else f"{c.p_against_best:.3g}",
-            "within noise of the best" if c.within_noise else "",
-        )
-        for c in selection.candidates
-    )
-    return Table(
-        head=("Candidate", "Dice", "from", "to", "p against the best", "Verdict"), rows=rows, numeric=(False, True, True, True, True, False)
-    )
-
-
-def _by_target(scores: Any) -> list[tuple[str, list[tuple[str, float]]]]:
-    return [(name, [(case, dice) for case, dice in _dice(scores, name) if dice is not None]) for name in scores["targets"]]
-
-
-def _dice(scores: Any, name: str) -> list[tuple[str, float | None]]:
-    return [(c["case"], c["metrics"][name]["dice"]) for c in scores["cases"] if "metrics" in c]
-
-
-def _worst(scores: Any, most: int = 5) -> Table:
-    """Where to look first."""
-    every = [(case, name, dice) for name in scores["targets"] for case, dice in _dice(scores, name) if dice is not None]
-    rows = []
-    for case, name, dice in sorted(every, key=lambda entry: entry[2])[:most]:
-        found = next(c for c in scores["cases"] if c["case"] == case)["metrics"][name]
-        rows.append((case, name, f"{dice:.4f}", str(found["tp"] + found["fn"]), str(found["tp"] + found["fp"])))
-    return Table(
-        head=("Case", "Class", "Dice", "True voxels", "Predicted voxels"), rows=tuple(rows), numeric=(False, False, True, True, True)
-    )
-
-
-def _case_table(scores: Any) -> Table:
-    names = list(scores["targets"])
-    rows = []
-    for case in scores["cases"]:
-        if "problem" in case:
-            rows.append((case["case"], *("" for _ in names), case["problem"]))
-            continue
-        rows.append((case["case"], *(_number(case["metrics"][n]["dice"]) for n in names), ""))
-    return Table(head=("Case", *(f"Dice {n}" for n in names), "Remark"), rows=tuple(rows), numeric=(False, *(True for _ in names), False))
-
-
-def _data(material: Material) -> Section | None:
+def _data(material: Material, shown: Gallery) -> Section | None:
     seen = material.fingerprint
     if seen is None:
         return None
     classes = tuple((c.name, str(c.cases), f"{c.volume_ml:.3g}", f"{c.components:.3g}") for c in seen.classes)
-    tables = (("Classes", Table(head=("Class", "Cases", "Median ml", "Pieces"), rows=classes, numeric=(False, True, True, True))),)
-    return Section(id="data", title="The data", facts=_facts(seen), tables=tables if classes else ())
+    tables = [("Classes", Table(head=("Class", "Cases", "Median ml", "Pieces"), rows=classes, numeric=(False, True, True, True)))]
+    pictures: tuple[Pictures, ...] = ()
+    if shown.data:
+        legend = legend_of(material.targets, predicted=False)
+        words = "The slice with most on it; lines are the outlines of the true masks." + _hanging(material)
+        pictures = (Pictures(heading="Some of the cases", words=words, figures=shown.data, legend=legend),)
+    found = _problems(material)
+    return Section(
+        id="data",
+        title="The data",
+        words=shown.notes,
+        facts=_facts(seen),
+        pictures=pictures,
+        tables=(*(tables if classes else ()), *((("What was noticed", found),) if found else ())),
+    )
+
+
+def _hanging(material: Material) -> str:
+    flat = material.fingerprint is not None and material.fingerprint.dimensions == 2
+    return "" if flat else " The patient's right is on the left."
+
+
+def _problems(material: Material) -> Table | None:
+    """What `check` found, by case; paths stay out of the page."""
+    problems = material.dataset.problems if material.dataset else ()
+    if not problems:
+        return None
+    rows = tuple((p.severity, p.case or "all", p.code.replace("_", " ")) for p in problems)
+    return Table(head=("Severity", "Case", "What"), rows=rows, numeric=(False, False, False))
 
 
 def _facts(seen: Fingerprint) -> tuple[tuple[str, str], ...]:
@@ -180,6 +143,58 @@ def _training(material: Material) -> Section | None:
     return Section(id="training", title="The training", figures=tuple(figures)) if figures else None
 
 
+def _speed(material: Material) -> Section | None:
+    if not material.folds:
+        return None
+    rows = tuple(
+        (
+            f.configuration,
+            str(f.fold),
+            f"{f.iterations:,}",
+            f"{f.seconds / 60:.1f}",
+            f"{f.seconds / f.iterations:.3f}" if f.iterations else "",
+            f"{f.waited_seconds / f.seconds:.0%}" if f.seconds else "",
+            "" if f.seconds_per_case is None else f"{f.seconds_per_case:.2f}",
+            f.execution,
+        )
+        for f in material.folds
+    )
+    head = ("Configuration", "Fold", "Steps", "Minutes", "Seconds a step", "Waited for data", "Seconds a case to predict", "Where and how")
+    table = Table(head=head, rows=rows, numeric=(False, True, True, True, True, True, True, False))
+    return Section(id="speed", title="Speed and memory", facts=_memory(material), tables=(("", table), *_presets(material)))
+
+
+def _memory(material: Material) -> tuple[tuple[str, str], ...]:
+    facts = []
+    names = {fold.configuration for fold in material.folds}
+    for one in material.plan.configurations if material.plan else ():
+        if one.name in names and one.memory.training_bytes:
+            facts.append((f"{one.name}, to train", f"{one.memory.training_bytes / 2**30:.1f} GiB planned"))
+            facts.append((f"{one.name}, to predict", f"{one.memory.inference_bytes / 2**30:.1f} GiB planned"))
+    if material.model_bytes:
+        facts.append(("The model file", f"{material.model_bytes / 1e6:.1f} MB"))
+    return tuple(facts)
+
+
+def _presets(material: Material) -> tuple[tuple[str, Table], ...]:
+    presets = material.selection.presets if material.selection else ()
+    if not presets:
+        return ()
+    rows = tuple(
+        (
+            p.name,
+            f"{p.step_fraction:g}",
+            "yes" if p.mirror else "no",
+            "all" if not p.folds else str(p.folds),
+            "" if p.dice is None else f"{p.dice:.4f}",
+            "" if p.seconds_per_case is None else f"{p.seconds_per_case:.2f}",
+        )
+        for p in presets
+    )
+    head = ("Preset", "Step", "Mirrored", "Folds", "Dice", "Seconds a case")
+    return (("Faster or better", Table(head=head, rows=rows, numeric=(False, True, False, True, True, True))),)
+
+
 def _use(material: Material) -> Section | None:
     if not material.model:
         return None
@@ -192,13 +207,12 @@ def _use(material: Material) -> Section | None:
         "model.predict('image.nii.gz').save('mask.nii.gz')",
     )
     return Section(
-        id="use", title="How to use the model", words=("One file holds everything. Nothing in it can execute.",), code="\n".join(lines)
+        id="use",
+        title="How to use the model",
+        words=("One file holds everything: networks, plan, labels and what was chosen. Nothing in it can execute.",),
+        code="\n".join(lines),
     )
 
 
 def _by(values: Sequence[float], between: str = " × ") -> str:
     return between.join(f"{v:.4g}" for v in values)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
