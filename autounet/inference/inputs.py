@@ -155,8 +155,14 @@ def _from_files(source: Path, listing: Listing, plan: Plan, config: Path | None)
         return _from_dataset(source, plan, "case_folders", config)
     else:
         cases = [InputCase(id=_id(listing.root, path.parent / stem(path)), files=(path,)) for path in files]
-    broken = [InputCase(id=p.case or "files", files=(), problem=p.as_error()) for p in listing.problems if p.severity == "error"]
-    return _unique(replace(case, reading=reading) for case in (*cases, *broken))
+    refused = (_unread(listing.root, problem) for problem in listing.problems if problem.severity in ("error", "warning"))
+    return _unique(replace(case, reading=reading) for case in (*cases, *refused))
+
+
+def _unread(root: Path, problem: Problem) -> InputCase:
+    """A file or folder that the walk through the input would not open: it must not be missing in silence."""
+    path = root / problem.found.partition(": ")[0]
+    return InputCase(id=_id(root, path.parent / stem(path)), files=(), problem=UserError(problem.found, problem.remedy))
 
 
 def _numbered(root: Path, files: list[Path], channels: int) -> list[InputCase]:

@@ -218,6 +218,7 @@ def _check_folders(source: Path, output: Path) -> None:
 
 
 def _hash(path: Path) -> str:
+    path = path.resolve()  # a link was followed to its image; the image is what the mask belongs to
     return digest_tree(path).sha256 if path.is_dir() else digest_file(path).sha256
 
 
