@@ -133,7 +133,7 @@ class Model:
         prediction = predict_case(self.ensemble, voxels_czyx, geometry, options)
         label_zyx = prediction.label_zyx
         if wish.post_process:
-            label_zyx = post_process(label_zyx, self.bundle.selection.post_steps, self.labels, geometry.spacing_zyx_mm)
+            label_zyx = post_process(label_zyx, self.bundle.selection.post_steps, self.labels, geometry)
         if wish.classes is not None:
             label_zyx = _only(label_zyx, wish.classes, self.labels)
         return Mask(

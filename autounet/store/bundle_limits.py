@@ -1,7 +1,8 @@
 """Bounds on what a model file may ask for, so that a hostile one is refused before anything is built."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import pairwise
 from math import prod
 
 from autounet.store.selection import Selection
@@ -18,6 +19,7 @@ MAX_WIDTH = 4096
 MAX_BLOCKS = 64
 MAX_PATCH_VOXELS = 2**28
 MAX_CASES = 10**6
+MAX_KNOTS = 4096
 NAME = re.compile(r"[a-z0-9_]{1,64}")
 _FIX = "do not use this model file; get it again from where it came"
 
@@ -67,12 +69,35 @@ def check_selection(selection: Selection, plan: Plan, weights: Sequence[tuple[st
         for fold in member.folds:
             if (member.configuration, fold) not in weights:
                 raise UserError(f"{where}: fold {fold} of {member.configuration} votes but is not in the file", _FIX)
-    names = {c.name for c in plan.labels.classes}
-    for step in selection.post_steps:
-        if step.target not in names:
-            raise UserError(f"{where}: the masks of {step.target[:80]!r} are repaired, which is no class", _FIX)
+    _check_repairs(selection, {c.name for c in plan.labels.classes}, where)
+    for preset in selection.presets:
+        if not 0.05 <= preset.step_fraction <= 1 or not 0 <= preset.folds <= MAX_FOLDS:
+            raise UserError(f"{where}: the preset {preset.name} steps by {preset.step_fraction} with {preset.folds} folds", _FIX)
+    _check_outlook(selection, where)
     if not 0.01 <= selection.temperature <= 100:
         raise UserError(f"{where}: a temperature of {selection.temperature}", _FIX)
+
+
+def _check_repairs(selection: Selection, names: Collection[str], where: str) -> None:
+    """Of classes that there are."""
+    _bound(len(selection.post_steps), 4 * MAX_CLASSES, "repairs", where)
+    for step in selection.post_steps:
+        for name in (step.target, *((step.partner,) if step.kind == "sides" else ())):
+            if name not in names:
+                raise UserError(f"{where}: the masks of {name[:80]!r} are repaired, which is no class", _FIX)
+        if step.axis not in (0, 1, 2) or step.minimum_mm3 < 0:
+            raise UserError(f"{where}: a repair along the axis {step.axis}, below {step.minimum_mm3} mm³", _FIX)
+
+
+def _check_outlook(selection: Selection, where: str) -> None:
+    """A rising curve, or none."""
+    outlook = selection.outlook
+    if outlook is None:
+        return
+    _bound(len(outlook.expected), MAX_KNOTS, "knots of a curve", where)
+    rising = all(a <= b for line in (outlook.expected, outlook.dice) for a, b in pairwise(line))
+    if not outlook.expected or len(outlook.expected) != len(outlook.dice) or not rising:
+        raise UserError(f"{where}: the curve of expected Dice does not rise", _FIX)
 
 
 def _bound(found: int, most: int, what: str, where: str) -> None:

@@ -9,7 +9,7 @@ from planners.errors import UserError
 SELECTION_SCHEMA = 1
 
 PresetName = Literal["fast", "balanced", "best"]
-StepKind = Literal["keep_largest", "drop_small", "fill_holes"]
+StepKind = Literal["keep_largest", "drop_small", "fill_holes", "sides"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +26,23 @@ class PostStep:
     """One repair of the masks of one class, which paid on cases that had no part in choosing it."""
 
     kind: StepKind
-    target: str  # the name of a class
+    target: str  # the name of a class; for `sides`, the one at the lower end of the axis
     minimum_mm3: float = 0.0
-    gain: float = 0.0  # mean Dice, on held-out cases
+    partner: str = ""  # for `sides`, the class at the upper end
+    axis: int = 2  # for `sides`, the canonical axis: 0 towards the head, 1 to the front, 2 to the right
+    gain: float = 0.0  # mean Dice, on cases of folds that had no part in choosing it
+    p: float | None = None  # of no gain, corrected for all classes that were tried
+
+    @property
+    def words(self) -> str:
+        """What it does, and what it brings."""
+        what = {
+            "keep_largest": f"keep the largest piece of {self.target}",
+            "drop_small": f"drop pieces of {self.target} below {self.minimum_mm3:.3g} mm³",
+            "fill_holes": f"fill the holes of {self.target}",
+            "sides": f"{self.target} and {self.partner} by the side they lie on",
+        }[self.kind]
+        return f"{what} (Dice {self.gain:+.4f})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +53,9 @@ class Preset:
     step_fraction: float
     mirror: bool
     folds: int  # how many of the folds vote; 0: all
-    dice: float | None = None
-    seconds_per_case: float | None = None
+    dice: float | None = None  # of networks that had not seen the cases: one fold, however many vote later
+    seconds_per_case: float | None = None  # with that many folds, on the machine that selected
+    cases: int = 0  # it was measured on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +64,13 @@ class Candidate:
 
     name: str
     configurations: tuple[str, ...]
+    weights: tuple[float, ...] = ()  # one a configuration; none: equal
     dice: float
     low: float  # of the 95 % interval over patients
     high: float
     p_against_best: float | None = None
     within_noise: bool = False
+    first_share: float | None = None  # in what share of redrawn patients it is the best
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +85,40 @@ class TargetScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FoldScore:
+    """Mean Dice of one fold's held-out cases: how much the division of the cases matters."""
+
+    fold: int
+    cases: int
+    dice: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What one temperature does to the probabilities of voxels around the structures, on folds that had no part in fitting it."""
+
+    nll_before: float  # nats a voxel
+    nll_after: float
+    ece_before: float
+    ece_after: float
+    voxels: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """From the Dice that networks expect of their own mask to the one that out-of-fold cases had, and how far those lay off."""
+
+    expected: tuple[float, ...]  # rising
+    dice: tuple[float, ...]  # never falling; in between, straight lines
+    below: float  # the interval reaches so far down (negative) …
+    above: float  # … and so far up
+    coverage: float = 0.9
+    look_below: float = 0.0  # whoever may fall below this Dice is to be looked at …
+    look_quantile: float = 0.1  # … which this share of the out-of-fold cases did
+    cases: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
     """Everything `predict` applies without being asked."""
 
@@ -79,6 +130,11 @@ class Selection:
     post_steps: tuple[PostStep, ...] = ()
     presets: tuple[Preset, ...] = ()
     temperature: float = 1.0
+    calibration: Calibration | None = None
+    outlook: Outlook | None = None
+    folds: tuple[FoldScore, ...] = ()
+    mean_low: float | None = None  # of the 95 % interval of the mean over patients
+    mean_high: float | None = None
     cases: int = 0
     failed_cases: tuple[str, ...] = ()
 
