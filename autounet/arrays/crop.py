@@ -36,22 +36,30 @@ def inside_mask(image_czyx: NDArray[Any]) -> NDArray[np.bool_]:
     for channel_zyx in image_czyx[1:]:
         solid |= channel_zyx != 0
     outside = _seen_from_the_faces(solid)
-    hidden = ~(solid | outside)
+    hidden = solid | outside
+    np.logical_not(hidden, out=hidden)
     if not hidden.any():
-        return ~outside
+        return np.logical_not(outside, out=outside)
     # What no straight ray reached may still be reached around a corner; only there is the slow search needed.
     box = tuple(slice(max(start - 1, 0), stop + 1) for start, stop in nonzero_box(hidden[None]))
     reached: NDArray[np.bool_] = binary_dilation(outside[box], mask=~solid[box], iterations=-1)
     outside[box] |= reached
-    return ~outside
+    return np.logical_not(outside, out=outside)
 
 
 def _seen_from_the_faces(solid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What a straight ray along an axis reaches from outside; slice by slice, so that temporaries are slices."""
     seen = np.zeros_like(solid)
-    for axis in range(solid.ndim):
-        for way in (slice(None), slice(None, None, -1)):
-            cut = tuple(way if a == axis else slice(None) for a in range(solid.ndim))
-            seen[cut] |= ~np.logical_or.accumulate(solid[cut], axis=axis)
+    for slice_yx, seen_yx in zip(solid, seen, strict=True):
+        for axis in (0, 1):
+            for way in (slice(None), slice(None, None, -1)):
+                cut = tuple(way if a == axis else slice(None) for a in (0, 1))
+                seen_yx[cut] |= ~np.logical_or.accumulate(slice_yx[cut], axis=axis)
+    for order in (range(len(solid)), reversed(range(len(solid)))):
+        met_yx = np.zeros(solid.shape[1:], bool)
+        for z in order:
+            met_yx |= solid[z]
+            seen[z] |= ~met_yx
     return seen
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autounet.arrays.crop import inside_mask, nonzero_box
+from autounet.arrays.crop import Box, inside_mask, nonzero_box
 from autounet.arrays.frame import Frame, working_view
 from autounet.arrays.labels import LabelStream, axis_neighbours
 from autounet.arrays.normalise import Scaling, Voxels, scaling_of, slice_extremes
@@ -79,6 +79,15 @@ class CaseOnGrid:
         return len(self._image_czyx)
 
     @property
+    def image_czyx(self) -> NDArray[Any]:
+        """The stored voxels of the crop on working axes, as a view."""
+        return self._image_czyx
+
+    def inside(self, channel: int) -> NDArray[np.bool_] | None:
+        """The voxels of the crop that count for the channel; None when all do."""
+        return self._inside if self._plan.channels[channel].mask_outside else None
+
+    @property
     def labelled(self) -> bool:
         """Whether there is a label."""
         return self._label_zyx is not None
@@ -93,20 +102,30 @@ class CaseOnGrid:
         """The smallest whole numbers that hold every class, the ignored one and outside."""
         return np.int8 if len(self._plan.labels.classes) < np.iinfo(np.int8).max else np.int16
 
-    def image_stream(self, channel: int, pool: Executor, threads: int) -> Stream:
-        """The channel, normalised and resampled, a few output slices at a time."""
-        plan = self._plan.channels[channel]
-        inside = self._inside if plan.mask_outside else None
-        voxels = Voxels(self._image_czyx[channel], inside)
-        scaling = scaling_of(plan, voxels)
-        orders = axis_orders(self._resampling, self.frame.thick_axis, self._resampling.image_order)
-        resizes = axis_resizes(self.frame.cropped_shape_zyx, self.frame.shape_zyx, orders)
+    def scaling(self, channel: int) -> Scaling:
+        """How the channel is normalised; its voxels are looked at for that, and not changed."""
+        voxels, inside = self._image_czyx[channel], self.inside(channel)
+        if len(voxels) == 1:  # statistics go through the first axis in blocks, and a picture has but one slice: its rows take their place
+            voxels, inside = voxels.transpose(1, 0, 2), None if inside is None else inside.transpose(1, 0, 2)
+        return scaling_of(self._plan.channels[channel], Voxels(voxels, inside))
+
+    def image_stream(
+        self, channel: int, pool: Executor, threads: int, *, order: Triple = (0, 1, 2), scaling: Scaling | None = None
+    ) -> Stream:
+        """The channel, normalised and resampled, a few output slices at a time; the first axis of `order` is the one that is streamed."""
+        scaling = scaling or self.scaling(channel)
+        inside = self.inside(channel)
+        inside = None if inside is None else inside.transpose(order)
+        voxels = Voxels(self._image_czyx[channel].transpose(order), inside)
+        orders = _turned(axis_orders(self._resampling, self.frame.thick_axis, self._resampling.image_order), order)
+        resizes = axis_resizes(_turned(self.frame.cropped_shape_zyx, order), _turned(self.frame.shape_zyx, order), orders)
 
         def source(start: int, stop: int) -> NDArray[np.float32]:
             return scaling.apply(voxels.block(start, stop), None if inside is None else inside[start:stop])
 
         moves = any(resize.kind == "bands" for resize in resizes)
-        limits = _limits(voxels, scaling, self.frame.thick_axis if self._resampling.thick_axis_order == 0 else None) if moves else None
+        apart = self.frame.thick_axis if self._resampling.thick_axis_order == 0 else None
+        limits = _limits(voxels, scaling, None if apart is None else order.index(apart)) if moves else None
         return Stream(source, resizes, limits, pool=pool, threads=threads)
 
     def label_stream(self, pool: Executor, threads: int) -> LabelStream:
@@ -127,19 +146,26 @@ class CaseOnGrid:
 
 def frame_of(image_czyx: NDArray[Any], geometry: Geometry, plan: Plan, configuration: Configuration) -> Frame:
     """Where the voxels go: orientation, axis order, crop and network grid."""
-    orientation = orientation_of(geometry)
-    if plan.orientation == "stored":
-        orientation = Orientation(axes_zyx=(0, 1, 2), flips_zyx=(False, False, False), code=orientation.code)
+    return frame_within(nonzero_box(working_view(image_czyx, _orientation(geometry, plan), plan.axis_order)), geometry, plan, configuration)
+
+
+def frame_unseen(geometry: Geometry, plan: Plan, configuration: Configuration) -> Frame:
+    """The same from a header alone, as if nothing could be cropped."""
+    lengths = [orient_geometry(geometry, _orientation(geometry, plan)).shape_zyx[axis] for axis in plan.axis_order]
+    return frame_within(((0, lengths[0]), (0, lengths[1]), (0, lengths[2])), geometry, plan, configuration)
+
+
+def frame_within(box: Box, geometry: Geometry, plan: Plan, configuration: Configuration) -> Frame:
+    """The frame of a crop that is known."""
+    orientation = _orientation(geometry, plan)
     z, y, x = (orient_geometry(geometry, orientation).spacing_zyx_mm[axis] for axis in plan.axis_order)
     spacing = (float(z), float(y), float(x))
-    view = working_view(image_czyx, orientation, plan.axis_order)
-    box = nonzero_box(view)
     cropped: Triple = (box[0][1] - box[0][0], box[1][1] - box[1][0], box[2][1] - box[2][0])
     target = target_spacing(spacing, configuration)
     return Frame(
         orientation=orientation,
         axis_order=plan.axis_order,
-        stored_shape_zyx=(int(image_czyx.shape[1]), int(image_czyx.shape[2]), int(image_czyx.shape[3])),
+        stored_shape_zyx=geometry.shape_zyx,
         box=box,
         cropped_shape_zyx=cropped,
         cropped_spacing_zyx_mm=spacing,
@@ -153,6 +179,15 @@ def target_spacing(spacing_mm: TripleMm, configuration: Configuration) -> Triple
     """The configuration's; slices seen one by one keep the distance they have."""
     z, y, x = configuration.spacing_zyx_mm
     return (spacing_mm[0] if configuration.dimensions == 2 else z, y, x)
+
+
+def _orientation(geometry: Geometry, plan: Plan) -> Orientation:
+    found = orientation_of(geometry)
+    return Orientation(axes_zyx=(0, 1, 2), flips_zyx=(False, False, False), code=found.code) if plan.orientation == "stored" else found
+
+
+def _turned(values: Triple, order: Triple) -> Triple:
+    return values[order[0]], values[order[1]], values[order[2]]
 
 
 def _thick(resampling: Resampling, spacing_mm: TripleMm, target_mm: TripleMm) -> int | None:

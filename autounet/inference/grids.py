@@ -1,5 +1,6 @@
 """From the network grid to the native grid, one axis at a time, cut into blocks that fit the cache."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,11 @@ class AxisBlock:
     matrix: Tensor | None = None  # (out, in)
     index: Tensor | None = None
 
+    @property
+    def still(self) -> bool:
+        """Whether the native voxels are the network's."""
+        return self.matrix is None and self.index is None
+
     def apply(self, values: Tensor, axis: int) -> Tensor:
         """Interpolate along `axis` (−1 or −2)."""
         if self.matrix is not None:
@@ -28,23 +34,18 @@ class AxisBlock:
         return values if self.index is None else values.index_select(axis, self.index)
 
 
-def axis_blocks(size_in: int, size_out: int, order: int, device: torch.device) -> tuple[AxisBlock, ...]:
-    """All blocks of one axis."""
-    resize = axis_resize(0, size_in, size_out, order)
+def axis_blocks(resize: AxisResize, edge: int, device: torch.device) -> tuple[AxisBlock, ...]:
+    """All blocks of one axis; whatever network grid they come from, they end at the same native voxels."""
+    cuts = [(a, min(a + edge, resize.size_out)) for a in range(0, resize.size_out, edge)]
     if resize.kind == "bands":
-        return tuple(_from_matrix(a, b, *_rows(resize, a, b), device) for a, b in _cuts(resize, size_out))
-    return tuple(_from_index(resize, a, min(a + BLOCK, size_out), device) for a in range(0, size_out, BLOCK))
+        return tuple(_from_matrix(a, b, *_rows(resize, a, b), device) for a, b in cuts)
+    return tuple(_from_index(resize, a, b, device) for a, b in cuts)
 
 
-def _cuts(resize: AxisResize, size_out: int) -> list[tuple[int, int]]:
-    """Bands joined while they stay within a block."""
-    cuts: list[tuple[int, int]] = []
-    for band in resize.bands:
-        if cuts and band.stop - cuts[-1][0] <= BLOCK:
-            cuts[-1] = (cuts[-1][0], band.stop)
-        else:
-            cuts.append((band.start, band.stop))
-    return cuts
+def block_edges(resizes_yx: Sequence[tuple[AxisResize, AxisResize]]) -> tuple[int, int]:
+    """How many native voxels a block has along y and x: rows that are merely copied may be long where there are few of them."""
+    copied = all(resize.kind != "bands" for _, resize in resizes_yx)
+    return BLOCK, max(BLOCK, BLOCK * BLOCK // min(BLOCK, resizes_yx[0][0].size_out)) if copied else BLOCK
 
 
 def _from_matrix(start: int, stop: int, low: int, weights: NDArray[np.float32], device: torch.device) -> AxisBlock:

@@ -18,6 +18,7 @@ from autounet.inference.forward import Voters, device_of
 from autounet.inference.settings import InferenceSettings, Member, Prediction
 from autounet.inference.sweep import ArraySource, CascadeSource, Sweep, TileSource, sweep_order
 from autounet.inference.votes_to_labels import Decision
+from autounet.inference.witness import Witness
 from autounet.progress import Progress
 from planners.errors import UserError
 from planners.fingerprint import Triple
@@ -49,6 +50,7 @@ def predict_prepared(  # noqa: PLR0913 - the one door of this package; every arg
     threads: int | None = None,
     max_ram_bytes: int | None = None,
     progress: Progress | None = None,
+    witness: Witness | None = None,
 ) -> Prediction:
     """The mean vote of members of one configuration. `previous_zyx` are the cascade's first labels on the network grid."""
     if not members:
@@ -57,7 +59,8 @@ def predict_prepared(  # noqa: PLR0913 - the one door of this package; every arg
     source: TileSource = ArraySource(prepared_image_czyx)
     if previous_zyx is not None:
         source = CascadeSource(source, previous_zyx, len(plan.labels.foreground))
-    return predict_panels([Panel(members, source, frame, settings)], plan, threads=threads, max_ram_bytes=max_ram_bytes, progress=progress)
+    panel = Panel(members, source, frame, settings)
+    return predict_panels([panel], plan, threads=threads, max_ram_bytes=max_ram_bytes, progress=progress, witness=witness)
 
 
 def predict_panels(
@@ -67,6 +70,7 @@ def predict_panels(
     threads: int | None = None,
     max_ram_bytes: int | None = None,
     progress: Progress | None = None,
+    witness: Witness | None = None,
 ) -> Prediction:
     """Several configurations in one pass: their probabilities are averaged on the native grid, row by row."""
     decision = Decision.of(plan.labels)
@@ -77,9 +81,13 @@ def predict_panels(
         _fit(sweeps, panels, plan, wanted, max_ram_bytes)
     if progress is not None:
         progress.detail(f"{sum(s.tiles for s in sweeps)} tiles of {', '.join(str(s.voters.patch_zyx) for s in sweeps)} voxels")
+    import torch
+
     exported = [_exported(sweep, panel) for sweep, panel in zip(sweeps, panels, strict=True)]
     with torch_threads(threads):
-        return Export(exported, panels[0].frame, decision, wanted).run()
+        export = Export(exported, panels[0].frame, decision, wanted, threads or torch.get_num_threads())
+        export.witness = witness
+        return export.run()
 
 
 def _sweep(panel: Panel, decision: Decision, order: Triple) -> Sweep:

@@ -1,6 +1,6 @@
 """Sliding the networks over one image along one axis, and handing on the rows no later tile will touch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Protocol
@@ -14,7 +14,7 @@ from autounet import stop
 from autounet.inference.forward import Voters
 from autounet.inference.rolling import RollingAccumulator
 from autounet.inference.settings import InferenceSettings
-from autounet.inference.tiles import AxisTile, tile_axis
+from autounet.inference.tiles import AxisTile, depth_of, grouped, tile_axis
 from autounet.inference.votes_to_labels import Decision
 from planners.fingerprint import Triple
 
@@ -29,8 +29,12 @@ class TileSource(Protocol):
         """The network grid."""
         ...
 
+    def follow(self, order: Triple, rows: int) -> None:
+        """Rows along the first axis of `order` will be read from first to last, at most so many at once."""
+        ...
+
     def read(self, box_zyx: tuple[slice, slice, slice]) -> NDArray[np.float32]:
-        """(c, z, y, x) inside the image."""
+        """(c, z, y, x) inside the image, perhaps a view that holds until the next call."""
         ...
 
 
@@ -45,6 +49,9 @@ class ArraySource:
         """The network grid."""
         z, y, x = self.image_czyx.shape[1:]
         return z, y, x
+
+    def follow(self, order: Triple, rows: int) -> None:
+        """Any voxel can be read at any time."""
 
     def read(self, box_zyx: tuple[slice, slice, slice]) -> NDArray[np.float32]:
         """The box, as a view."""
@@ -63,6 +70,10 @@ class CascadeSource:
     def shape_zyx(self) -> Triple:
         """The network grid."""
         return self.image.shape_zyx
+
+    def follow(self, order: Triple, rows: int) -> None:
+        """The image is told."""
+        self.image.follow(order, rows)
 
     def read(self, box_zyx: tuple[slice, slice, slice]) -> NDArray[np.float32]:
         """The box of the image and of the one-hot channels."""
@@ -97,21 +108,24 @@ class Sweep:
         self.ring = RollingAccumulator(0, 1, (1, 1), torch.float32, voters.device)
         self.finished = 0  # rows below this one are final
         self.dtype = torch.float32
+        self.device = voters.device  # where the sums lie
 
     def make_room(self, kept_below: int) -> None:
-        """Allocate the ring: a patch's rows, and those below the finished front that the export still wants."""
-        shape, patch = self.source.shape_zyx, self.voters.patch_zyx
-        depth = min(patch[self.order[0]] + kept_below, self.rows_in_all)
+        """Allocate the ring: the rows of tiles in flight, and those below the finished front that the export still wants."""
+        shape, groups = self.source.shape_zyx, self._groups()
+        deepest = depth_of(groups)
+        self.source.follow(self.order, deepest)
         plane = (shape[self.order[1]], shape[self.order[2]])
-        self.ring = RollingAccumulator(self.voters.channels + self.extra, depth, plane, self.dtype, self.voters.device)
+        depth = min(deepest + kept_below, self.rows_in_all)
+        self.ring = RollingAccumulator(self.voters.channels + self.extra, depth, plane, self.dtype, self.device)
 
     def __iter__(self) -> Iterator[int]:
         """Finish rows, again and again; yields how many are final. Whoever has read rows releases them."""
-        sweep_axis = self.axes[self.order[0]]
-        for index, row in enumerate(sweep_axis):
-            self.ring.reach(row.inside.stop)
-            self._row(row)
-            following = sweep_axis[index + 1].inside.start if index + 1 < len(sweep_axis) else self.rows_in_all
+        groups = self._groups()
+        for index, group in enumerate(groups):
+            self.ring.reach(group[-1].inside.stop)
+            self._rows(group)
+            following = groups[index + 1][0].inside.start if index + 1 < len(groups) else self.rows_in_all
             self.finished = max(self.finished, following)
             yield self.finished
 
@@ -120,15 +134,24 @@ class Sweep:
         """How many tiles there are in all."""
         return len(self.axes[0]) * len(self.axes[1]) * len(self.axes[2])
 
-    def _row(self, row: AxisTile) -> None:
-        places = [self._place(row, second, third) for second, third in product(self.axes[self.order[1]], self.axes[self.order[2]])]
-        batch = self.settings.batch_tiles or max(1, self.voters.in_flight // len(self.voters.flips))
-        for at in range(0, len(places), batch):
+    @property
+    def batch(self) -> int:
+        """Tiles that are shown to the networks together, their mirror images not counted."""
+        return self.settings.batch_tiles or max(1, self.voters.in_flight // len(self.voters.flips))
+
+    def _groups(self) -> list[Sequence[AxisTile]]:
+        a, b, c = (self.axes[axis] for axis in self.order)
+        return grouped(a, len(b) * len(c), self.batch)
+
+    def _rows(self, group: Sequence[AxisTile]) -> None:
+        planes = product(group, self.axes[self.order[1]], self.axes[self.order[2]])
+        places = [self._place(*three) for three in planes]
+        for at in range(0, len(places), self.batch):
             stop.check()
-            chunk = places[at : at + batch]
-            tiles = [self._read(place) for place in chunk]
+            chunk = places[at : at + self.batch]
+            tiles = self._tiles(chunk)
             asked = [i for i, tile in enumerate(tiles) if not (self.settings.skip_air and is_air(tile))]
-            votes = self.voters.vote(torch.from_numpy(np.stack([tiles[i] for i in asked]))) if asked else None
+            votes = self.voters.vote(torch.from_numpy(tiles if len(asked) == len(chunk) else tiles[asked])) if asked else None
             for i, place in enumerate(chunk):
                 logits = votes.mean(asked.index(i)) if votes is not None and i in asked else self._air()
                 self._accumulate(place, logits)
@@ -137,14 +160,17 @@ class Sweep:
         axes = dict(zip(self.order, (first, second, third), strict=True))
         return Place(axes[0], axes[1], axes[2])
 
-    def _read(self, place: Place) -> NDArray[np.float32]:
-        z, y, x = place.axes
-        inside = self.source.read((z.inside, y.inside, x.inside))
-        if inside.shape[1:] == self.voters.patch_zyx:
-            return inside
-        tile = np.zeros((len(inside), *self.voters.patch_zyx), np.float32)
-        tile[:, z.own, y.own, x.own] = inside
-        return tile
+    def _tiles(self, places: Sequence[Place]) -> NDArray[np.float32]:
+        """(b, c, z, y, x) of these places, zeros beyond the image."""
+        tiles: NDArray[np.float32] | None = None
+        for index, place in enumerate(places):
+            z, y, x = place.axes
+            inside = self.source.read((z.inside, y.inside, x.inside))
+            if tiles is None:
+                tiles = np.zeros((len(places), len(inside), *self.voters.patch_zyx), np.float32)
+            tiles[index][:, z.own, y.own, x.own] = inside
+        assert tiles is not None, "no tiles were asked for"
+        return tiles
 
     def _air(self) -> Tensor:
         outside = 0.0 if self.decision.softmax else -AIR_LOGIT

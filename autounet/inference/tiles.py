@@ -5,6 +5,7 @@ the sum of weights in a voxel is a product too. Each axis is normalised for itse
 weights of all tiles that touch a voxel then sum to 1, and nothing is left to be divided at the end.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -48,6 +49,27 @@ def tile_axis(size: int, patch: int, step_fraction: float, sigma_fraction: float
         inside = slice(max(-first, 0), max(-first, 0) + min(size, patch))
         tiles.append(AxisTile(first, first + patch, share[inside].astype(np.float32)))
     return tuple(tiles)
+
+
+def grouped(tiles: Sequence[AxisTile], a_row: int, batch: int) -> list[Sequence[AxisTile]]:
+    """Rows of tiles that are computed together, where one row has fewer tiles than a batch wants.
+
+    At most two patches deep: what is in flight must be accumulated, and waiting rows cost memory.
+    """
+    together = max(1, batch // a_row)
+    deepest = max(2 * (tiles[0].stop - tiles[0].start), 64)
+    groups: list[Sequence[AxisTile]] = []
+    for tile in tiles:
+        if groups and len(groups[-1]) < together and tile.inside.stop - groups[-1][0].inside.start <= deepest:
+            groups[-1] = (*groups[-1], tile)
+        else:
+            groups.append((tile,))
+    return groups
+
+
+def depth_of(groups: Sequence[Sequence[AxisTile]]) -> int:
+    """Image rows that the deepest of these groups covers."""
+    return int(max(group[-1].inside.stop - group[0].inside.start for group in groups))
 
 
 def tile_starts(size: int, patch: int, step_fraction: float) -> tuple[int, ...]:

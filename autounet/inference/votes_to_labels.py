@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from autounet.inference.forward import entropy
@@ -11,18 +14,26 @@ from planners.errors import UserError
 from planners.labels import Labels
 
 
-def first_of_the_largest(values_kn: Tensor, numbers: Sequence[int]) -> Tensor:
+def first_of_the_largest(values_kn: NDArray[Any], numbers: Sequence[int]) -> NDArray[Any]:
     """The number of the head with the largest value, the first of them where several tie.
 
-    The same as `argmax`, which on processors takes six times as long as these two vectorised passes.
+    The same as `argmax`, which over the first axis takes ten times as long as these vectorised passes.
     """
     heads = len(values_kn)
-    kind = torch.uint8 if heads < 256 else torch.int32
-    rank = torch.arange(heads, 0, -1, dtype=kind, device=values_kn.device).view(-1, *[1] * (values_kn.ndim - 1))
-    highest = ((values_kn == values_kn.amax(0)) * rank).amax(0)
-    table = torch.zeros(heads + 1, dtype=torch.uint8 if max(numbers) < 256 else torch.int32, device=values_kn.device)
-    table[heads - torch.arange(heads, device=table.device)] = torch.tensor(list(numbers), dtype=table.dtype, device=table.device)
-    return table[highest.int()]
+    label: NDArray[Any]
+    if heads == 2:  # the most frequent question
+        second = np.greater(values_kn[1], values_kn[0]).view(np.uint8)
+        label = np.asarray(numbers, np.min_scalar_type(max(numbers))).take(second)
+        return label
+    kind = np.uint8 if heads < 256 else np.uint16
+    flat = values_kn.reshape(heads, -1)
+    won = np.equal(flat, np.maximum.reduce(flat, axis=0)).view(np.uint8)
+    rank = np.arange(heads, 0, -1, dtype=kind)[:, None]
+    best = np.maximum.reduce(np.multiply(won, rank, out=won if kind is np.uint8 else None), axis=0)
+    table = np.zeros(heads + 1, np.min_scalar_type(max(numbers)))
+    table[heads - np.arange(heads)] = numbers
+    label = table.take(best).reshape(values_kn.shape[1:])
+    return label
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,27 +59,18 @@ class Decision:
         """Exclusive classes."""
         return not self.paint
 
-    def candidates(self, support_knyx: Tensor, convex: bool) -> Sequence[int] | None:
-        """The heads that can win anywhere in a block made of these logits; None when all can.
+    def _largest(self, values_kn: Tensor) -> Tensor:
+        if values_kn.device.type == "cpu":
+            return torch.from_numpy(first_of_the_largest(values_kn.numpy(), range(self.heads)))
+        return values_kn.argmax(0)
 
-        A linear interpolation stays between the smallest and the largest value it is made of, so a head whose largest
-        is below another's smallest wins nowhere, exactly. A spline may overshoot: then nobody is left out.
-        """
-        if not convex:
-            return None
-        within = tuple(range(1, support_knyx.ndim))
-        highest = support_knyx.amax(within)
-        bar = support_knyx.amin(within).max() if self.softmax else torch.zeros((), device=highest.device)
-        keep = highest >= bar if self.softmax else highest > bar
-        return None if bool(keep.all()) else keep.nonzero()[:, 0].tolist()
-
-    def labels(self, logits_kn: Tensor, heads: Sequence[int] | None) -> Tensor:
-        """Class numbers from the logits of the candidate heads (k, ...)."""
+    def labels(self, logits_kn: Tensor) -> Tensor:
+        """Class numbers from the logits of all heads (k, ...)."""
         if self.softmax:
-            return first_of_the_largest(logits_kn, range(self.heads) if heads is None else heads)
+            return self._largest(logits_kn)
         painted = torch.zeros(logits_kn.shape[1:], dtype=torch.long, device=logits_kn.device)
-        for position, head in enumerate(range(self.heads) if heads is None else heads):
-            painted.masked_fill_(logits_kn[position] > 0, self.paint[head])
+        for head, number in enumerate(self.paint):
+            painted.masked_fill_(logits_kn[head] > 0, number)
         return painted
 
     def probabilities(self, logits_kn: Tensor) -> Tensor:
@@ -78,7 +80,7 @@ class Decision:
     def of_probabilities(self, probabilities_kn: Tensor) -> Tensor:
         """Class numbers from (mean) probabilities."""
         if self.softmax:
-            return first_of_the_largest(probabilities_kn, range(self.heads))
+            return self._largest(probabilities_kn)
         painted = torch.zeros(probabilities_kn.shape[1:], dtype=torch.long, device=probabilities_kn.device)
         for head, number in enumerate(self.paint):
             painted.masked_fill_(probabilities_kn[head] > 0.5, number)
