@@ -4,7 +4,10 @@ Nothing else in the store touches a file for writing. A test replaces one of the
 n-th call fail, write half, or be the last one of the process; the product has no switch for it.
 """
 
+import errno
 import os
+
+_NO_SWAP = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)  # kernel, file system or a container's filter
 
 open_file = os.open
 read = os.read
@@ -31,4 +34,8 @@ def exchange(first: str, second: str) -> bool:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except (AttributeError, OSError):
         return False
-    return int(renameat2(at_cwd, os.fsencode(first), at_cwd, os.fsencode(second), exchange_flag)) == 0
+    if renameat2(at_cwd, os.fsencode(first), at_cwd, os.fsencode(second), exchange_flag) == 0:
+        return True
+    if (number := ctypes.get_errno()) in _NO_SWAP:
+        return False
+    raise OSError(number, os.strerror(number), first, None, second)

@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 PART = ".part"  # of a temporary: .<tag of its owner>.part
+OF = "+"  # of what was moved aside: .<tag of its owner>+<its name>.part
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
@@ -147,15 +148,22 @@ def remove_tree(path: Path) -> None:
 def discard_tree(path: Path) -> None:
     """Make a folder vanish in one step, then remove what was in it."""
     part = part_path(path.parent)
-    with suppress(FileNotFoundError):
-        calls.replace(path, part)
-        sync_folder(path.parent)
-    remove_tree(part)
+    try:
+        with suppress(FileNotFoundError):
+            calls.replace(path, part)
+            sync_folder(path.parent)
+    finally:
+        remove_tree(part)
 
 
 def part_path(folder: Path) -> Path:
     """A fresh name for a temporary in a folder."""
     return folder / f".{this_process().tag()}{PART}"
+
+
+def aside_path(path: Path) -> Path:
+    """A fresh name for what is in the way of `path`; it tells whose place that was."""
+    return path.with_name(f".{this_process().tag()}{OF}{path.name}{PART}")
 
 
 def sync_folder(folder: Path) -> None:
@@ -211,11 +219,26 @@ def _move_tree(part: Path, path: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-        if calls.exchange(str(part), str(path)):
-            remove_tree(part)
-        else:
-            discard_tree(path)  # the one moment in which neither is there, on systems that cannot swap
-            calls.replace(part, path)
+        old = part if calls.exchange(str(part), str(path)) else _move_in_two_steps(part, path)
+        try:
+            # Before anything of the old one goes: a power cut may bring back a name that did not last, but not the files.
+            sync_folder(path.parent)
+        finally:
+            remove_tree(old)
+
+
+def _move_in_two_steps(part: Path, path: Path) -> Path:
+    """For systems that cannot swap; where the old folder is now. A sweep puts it back when this is cut off in the middle."""
+    aside = aside_path(path)
+    calls.replace(path, aside)
+    try:
+        sync_folder(path.parent)
+        calls.replace(part, path)
+    except BaseException:
+        with suppress(OSError):
+            calls.replace(aside, path)
+        raise
+    return aside
 
 
 def _umask() -> int:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from autounet.store import calls
-from autounet.store.files import PART, remove_tree
+from autounet.store.files import OF, PART, remove_tree, sync_folder
 from autounet.store.lock import AFTER, LOCK, release_if_dead
 from autounet.store.owner import owner_of
 from planners.errors import UserError
@@ -33,18 +33,22 @@ def sweep(folder: Path) -> int:
 
 
 def _remove_part(entry: Path) -> bool:
-    if not _left_over(entry):
+    tag, _, name = entry.name[1 : -len(PART)].partition(OF)
+    if not _left_over(entry, tag):
         return False
     with suppress(FileNotFoundError):  # somebody else sweeps, too
-        if stat.S_ISDIR(entry.lstat().st_mode):
+        if name and not os.path.lexists(entry.with_name(name)):  # its owner died before the new one was in its place
+            calls.replace(entry, entry.with_name(name))
+            sync_folder(entry.parent)
+        elif stat.S_ISDIR(entry.lstat().st_mode):
             remove_tree(entry)
         else:
             calls.unlink(entry)
     return True
 
 
-def _left_over(entry: Path) -> bool:
-    owner = owner_of(entry.name[1 : -len(PART)])
+def _left_over(entry: Path, tag: str) -> bool:
+    owner = owner_of(tag)
     if owner is None:
         return False  # not ours, whatever it is
     dead = owner.dead()

@@ -5,15 +5,18 @@ import os
 import signal
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from autounet.store import calls
 
-CHANGING = ("open_file", "write", "fsync", "fchmod", "chmod", "replace", "link", "unlink", "mkdir", "rmdir")
+CHANGING = ("open_file", "write", "fsync", "fchmod", "chmod", "replace", "exchange", "link", "unlink", "mkdir", "rmdir")
 READING = ("read", "read_into")
 ERRORS = {"enospc": errno.ENOSPC, "eio": errno.EIO, "edquot": errno.EDQUOT}
-KILLS = ("kill", "after", "half", "power_cut", "power_cut_names", "careless_power_cut", "careless_power_cut_names")
+NO_SWAP = "no_swap_"  # before a kind: on a system that cannot exchange two names
+CARELESS = ("careless_power_cut", "careless_power_cut_names", "careless_swap_power_cut_names")
+KILLS = ("kill", "after", "half", "power_cut", "power_cut_names", *CARELESS)
 LOCK_BYTES = 1000
 
 
@@ -22,6 +25,7 @@ class Fault:
 
     def __init__(self, kind: str, at: int) -> None:
         self.kind, self.at, self.count, self.fired, self.where = kind, at, 0, False, ""
+        self.names: list[str] = []  # of the calls that came
 
     def install(self) -> None:
         names = ("write",) if self.kind in ("half", "short", "eintr") else CHANGING + (READING if self.kind == "eio" else ())
@@ -31,6 +35,7 @@ class Fault:
     def _wrapped(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def faulty(*args: Any) -> Any:
             self.count += 1
+            self.names.append(name)
             late = self.kind == "full" and self.fired and name in ("open_file", "write", "mkdir", "link") and _makes(name, args)
             if self.count != self.at and not late:
                 return call(*args)
@@ -46,7 +51,8 @@ class Fault:
         if self.kind == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.kind == "after":
-            call(*args)
+            with suppress(OSError):
+                call(*args)
             os.kill(os.getpid(), signal.SIGKILL)
         if self.kind in ("half", "short"):
             done = call(args[0], memoryview(args[1])[: len(args[1]) // 2])
@@ -68,18 +74,20 @@ class PowerCut(Fault):
     """Dies as a machine does: what was written after the last fsync of a file is gone.
 
     With "names", renames after the last fsync of their folder are undone, too, the newest folder's last.
-    "careless_…" shows that the harness bites: fsync of all longer files, or of all folders, is forgotten.
+    "careless_…" shows that the harness bites: fsync of all longer files, of all folders, or after a swap is forgotten.
     """
 
     def __init__(self, kind: str, at: int, folder: Path) -> None:
         super().__init__(kind, at)
         self.folder = folder
         self.unsynced: dict[int, int] = {}  # inode: bytes that are safe
-        self.renames: list[tuple[Path, Path, Path | None]] = []  # from, to, a second name of what was there before
+        # From, to, a second name of what was there before (for a swap: None, and both are there).
+        self.renames: list[tuple[Path, Path, Path | None]] = []
 
     def _wrapped(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def faulty(*args: Any) -> Any:
             self.count += 1
+            self.names.append(name)
             if self.count == self.at:
                 self.fired = True
                 self._lose()
@@ -104,10 +112,14 @@ class PowerCut(Fault):
                 before = self.folder.parent / f"before_{os.getpid()}_{self.count}"
                 os.link(target, before)
             self.renames.append((source, target, before))
+        elif name == "exchange":
+            self.renames.append((Path(args[0]), Path(args[1]), None))
 
     def _forgotten(self, descriptor: int) -> bool:
         if not self.kind.startswith("careless"):
             return False
+        if "swap" in self.kind:
+            return self.names[-3:] == ["exchange", "open_file", "fsync"]
         status = os.fstat(descriptor)
         return stat.S_ISDIR(status.st_mode) if "names" in self.kind else status.st_size > LOCK_BYTES
 
@@ -116,16 +128,31 @@ class PowerCut(Fault):
             newest = self.renames[-1][1].parent if self.renames else None
             elsewhere = [r for r in self.renames if r[1].parent != newest]
             for source, target, before in reversed(elsewhere or self.renames):
-                if target.exists() and source.parent.is_dir():
-                    target.rename(source)
-                    if before is not None:
-                        before.rename(target)
+                _undo(source, target, before)
         for file in self.folder.rglob("*"):
             safe = self.unsynced.get(file.lstat().st_ino)
             if safe is not None and file.is_file():
                 os.truncate(file, safe)
 
 
+def _undo(source: Path, target: Path, before: Path | None) -> None:
+    """The names as they were before a rename or a swap; what was removed since stays removed."""
+    if not target.exists() or not source.parent.is_dir():
+        return
+    if source.exists():  # a swap
+        between = source.with_name(f"{source.name}.between")
+        source.rename(between)
+        target.rename(source)
+        between.rename(target)
+        return
+    target.rename(source)
+    if before is not None:
+        before.rename(target)
+
+
 def fault(kind: str, at: int, folder: Path) -> Fault:
     """A fault of a kind at the n-th call."""
+    if kind.startswith(NO_SWAP):
+        calls.exchange = lambda first, second: False
+        kind = kind.removeprefix(NO_SWAP)
     return PowerCut(kind, at, folder) if "power_cut" in kind else Fault(kind, at)

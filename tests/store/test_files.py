@@ -194,6 +194,30 @@ def test_a_tree_is_replaced_also_where_two_names_cannot_be_swapped(tmp_path: Pat
     assert names(tmp_path) == ["tree", "tree/c"]
 
 
+def test_the_old_tree_comes_back_when_the_new_one_cannot_take_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = publish_tree(tmp_path / "tree", fill)
+    monkeypatch.setattr(calls, "exchange", lambda first, second: False)
+    refused: list[str] = []
+
+    def refuse(source: Path, target: Path) -> None:
+        if target.name == "tree" and len(refused) < 2:  # the swap by rename, and the second step of two
+            refused.append(str(source))
+            raise OSError(errno.ENOTEMPTY if len(refused) == 1 else errno.EIO, "no")
+        source.replace(target)
+
+    monkeypatch.setattr(calls, "replace", refuse)
+    with pytest.raises(UserError, match="not written"):
+        publish_tree(tmp_path / "tree", lambda folder: (folder / "c").write_bytes(b"3"))
+    assert digest_tree(tmp_path / "tree") == digest
+    assert [n for n in names(tmp_path) if "part" in n] == []
+
+
+def test_a_swap_that_fails_for_another_reason_than_not_being_known_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(FileNotFoundError):
+        calls.exchange(str(tmp_path / "a"), str(tmp_path / "b"))
+
+
 def test_a_tree_that_fails_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
     digest = publish_tree(tmp_path / "tree", fill)
 

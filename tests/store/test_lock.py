@@ -367,3 +367,15 @@ def test_the_sweep_takes_what_the_dead_left_and_nothing_of_the_living(tmp_path: 
     expected = ["deep", "deep/alive.lock", "deep/elsewhere.lock", "poetry.lock", ".odd.part", elsewhere_new.name]
     assert kept == sorted([*expected, next(n for n in kept if n.startswith(f".{me.machine}-{me.boot}-{me.pid}-"))])
     assert sweep(tmp_path) == 0
+
+
+def test_the_sweep_puts_back_a_folder_whose_replacement_never_came(tmp_path: Path) -> None:
+    gone, me = dead_process(), this_process()
+    (tmp_path / f".{gone.tag()}+model.part/inner").mkdir(parents=True)
+    (tmp_path / "there").mkdir()
+    (tmp_path / f".{gone.tag()}+there.part/old").mkdir(parents=True)
+    (tmp_path / f".{me.tag()}+living.part").mkdir()
+    assert sweep(tmp_path) == 2
+    kept = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*"))
+    assert kept[1:] == ["model", "model/inner", "there"]
+    assert kept[0].endswith("+living.part")
