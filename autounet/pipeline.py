@@ -14,11 +14,14 @@ from planners.errors import UserError
 if TYPE_CHECKING:  # the stages are imported where they are used, so that a help text costs nothing
     from autounet.data.dataset import Dataset
     from autounet.job import Job
+    from autounet.training.launched import Group
     from planners.fingerprint import Fingerprint
     from planners.plan import Plan
 
 
 FOLDS = 5
+PREPARED = "everything is prepared"
+INDEX_BYTES = 2**27  # a hundred thousand cases
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,7 @@ class Wishes:
     cache: Path | None = None
     probe: bool = False  # try real training steps on the accelerator, and correct the prediction of memory
     start: Path | None = None  # a model whose weights the training starts from
+    devices: tuple[str, ...] = ()  # several: folds are trained side by side
     workers: int | None = None  # who make the samples of a training: so many threads
     worker_processes: bool = False  # or processes
 
@@ -88,6 +92,8 @@ def decide(fingerprint: Fingerprint, job: Job, wishes: Wishes) -> Plan:
     seconds = wishes.seconds
     if seconds is not None and wishes.folds:  # the budget is for all folds; these share what is there for some
         seconds *= FOLDS / len(wishes.folds)
+    if seconds is not None and len(wishes.devices) > 1:
+        seconds *= len(wishes.devices)  # each device has that time
     budget = Budget(memory_bytes=wishes.gpu_memory_bytes, training_seconds=seconds, target=wishes.target, folds=FOLDS)  # type: ignore[arg-type]
     machine = hardware(job.device)
     if not wishes.probe:
@@ -108,10 +114,33 @@ def prepare(data: Dataset, plan: Plan, job: Job, wishes: Wishes) -> tuple[str, .
     return tuple(failure.case for failure in done.failures)
 
 
-def train(data: Dataset, plan: Plan, job: Job, wishes: Wishes) -> None:
+def launched(device: str) -> Group | None:
+    """The processes that torchrun started to train each fold together; None when this one is alone."""
+    from autounet.training import launched as launcher
+
+    return launcher.launched(device)
+
+
+def follow(job: Job, wishes: Wishes, group: Group) -> None:
+    """Train with the first process of the group, when it has made all that a training needs."""
+    from autounet.data.dataset import Dataset
+    from autounet.stages import plan as stage
+    from autounet.store.strict import read_value
+
+    group.agreed(PREPARED)  # the first says it when it begins to train
+    train(read_value(job.work / "index.json", Dataset, max_bytes=INDEX_BYTES), stage.read_plan(job.work / "plan.json"), job, wishes, group)
+
+
+def train(data: Dataset, plan: Plan, job: Job, wishes: Wishes, group: Group | None = None) -> None:
     """Every fold of every configuration, and the masks of the cases each fold did not see."""
     from autounet.data.splits import read_splits
     from autounet.stages import train as stage
+
+    if group is not None:
+        if wishes.devices:
+            raise UserError("torchrun has shared out the devices already", "leave out --devices")
+        job = replace(job, device=group.device)
+        group.agreed(PREPARED)
 
     splits = read_splits(job.work / "splits.json", data)
     stage.train(
@@ -124,9 +153,21 @@ def train(data: Dataset, plan: Plan, job: Job, wishes: Wishes) -> None:
         seconds=wishes.seconds,
         iterations=wishes.iterations,
         start=wishes.start,
+        devices=_every_device(wishes.devices),
+        group=group,
         workers=wishes.workers,
         worker_processes=wishes.worker_processes,
     )
+
+
+def _every_device(named: tuple[str, ...]) -> tuple[str, ...]:
+    if named != ("all",):
+        return named
+    from torch import cuda
+
+    if cuda.device_count() == 0:
+        raise UserError("there is no CUDA device to train on", "leave out --devices")
+    return tuple(f"cuda:{number}" for number in range(cuda.device_count()))
 
 
 def finish(data: Dataset, plan: Plan, job: Job) -> Outcome:

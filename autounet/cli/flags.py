@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter, Token
 
-from autounet.cli.quantities import parse_bytes, parse_names, parse_numbers, parse_seconds
+from autounet.cli.quantities import parse_bytes, parse_devices, parse_names, parse_numbers, parse_seconds
 
 COMMON = Group("Flags of every verb", sort_key=10)
 
@@ -82,6 +82,8 @@ class Choices:
     "So many threads make the samples of a training; default: as suits the device. It changes no result."
     worker_processes: Switch = False
     "Make the samples in processes instead: more memory, and no thread waits for another."
+    devices: Annotated[tuple[str, ...] | None, Parameter(converter=_by(parse_devices), n_tokens=1, metavar="LIST")] = None
+    "Train the folds side by side, one on each of these, say cuda:0,cuda:1; all: on every CUDA device."
     cache: Folder = None
     "Where prepared cases are kept; default: in the work folder."
 

@@ -34,7 +34,7 @@ def run(dataset: Data, /, *, choices: Choices = NO_CHOICES, common: Common = DEF
     outside(choices.cache, data, "cache")
     if common.dry_run:
         return _rehearse(data, work, choices, common)
-    with session(common, work) as job:
+    with session(_on_first(common, choices), work) as job:
         return _outcome(pipeline.run(data, job, _wishes(choices)))
 
 
@@ -112,10 +112,15 @@ def train(dataset: Data, /, *, choices: Choices = NO_CHOICES, common: Common = D
     outside(choices.cache, data, "cache")
     if common.dry_run:
         return _rehearse(data, work, choices, common)
-    with session(common, work) as job:
+    group = pipeline.launched(common.device)
+    if group is not None and not group.first:
+        with session(common, work, silent=True) as job:
+            pipeline.follow(job, _wishes(choices), group)
+        return Result()
+    with session(_on_first(common, choices), work) as job:
         decided, _, index = _decide(data, job, choices)
         unprepared = pipeline.prepare(index, decided, job, _wishes(choices))
-        pipeline.train(index, decided, job, _wishes(choices))
+        pipeline.train(index, decided, job, _wishes(choices), group)
     failed = tuple(dict.fromkeys((*index.broken, *unprepared)))
     line = f"The folds are trained. Next: autounet run {quote(str(dataset))}"
     return Result(lines=(line,), plain={"work": str(work)}, failed_cases=failed)
@@ -191,9 +196,16 @@ def _wishes(choices: Choices) -> Wishes:
         cache=choices.cache,
         probe=choices.probe,
         start=None if choices.from_ is None else existing(choices.from_, "model"),
+        devices=choices.devices or (),
         workers=_workers(choices.workers),
         worker_processes=choices.worker_processes,
     )
+
+
+def _on_first(common: Common, choices: Choices) -> Common:
+    """What is not trained, planned say, happens on the first of several devices."""
+    named = choices.devices if choices.devices != ("all",) else ("cuda",)
+    return replace(common, device=named[0]) if named and common.device == "auto" else common
 
 
 def _workers(count: int | None) -> int | None:

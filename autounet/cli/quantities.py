@@ -1,10 +1,11 @@
-"""Sizes, times and lists as people type them: 4GB, 40m, 1h30m, 0,2-4."""
+"""Sizes, times, devices and lists as people type them: 4GB, 40m, 1h30m, 0,2-4."""
 
 import re
 
 _BYTES = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 _BYTES |= {unit[0]: factor for unit, factor in _BYTES.items() if len(unit) == 2}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "sec": 1, "min": 60}
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,2})?")
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?b?)\s*", re.IGNORECASE)
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(sec|min|[smhd])\s*", re.IGNORECASE)
 
@@ -34,6 +35,14 @@ def parse_numbers(text: str) -> tuple[int, ...]:
             raise ValueError(f'"{text}" is no list of numbers, write for example 0,2 or 0-4')
         numbers += range(int(found[1]), int(found[2] or found[1]) + 1)
     return tuple(dict.fromkeys(numbers))
+
+
+def parse_devices(text: str) -> tuple[str, ...]:
+    """cuda:0,cuda:1, or all; one that is named twice trains two folds at a time."""
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if names != ("all",) and not (names and all(DEVICE.fullmatch(name) and name != "auto" for name in names)):
+        raise ValueError(f'"{text}" is no list of devices, write for example cuda:0,cuda:1, or all')
+    return names
 
 
 def parse_names(text: str) -> tuple[str, ...]:

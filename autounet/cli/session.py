@@ -1,6 +1,5 @@
 """One command at work: its job, its voice, its answer to signals, and the record of a crash."""
 
-import re
 import sys
 import tempfile
 import traceback
@@ -13,11 +12,10 @@ from pathlib import Path
 from autounet import __version__, machine, stop
 from autounet.cli.failure import CrashError, UsageError, foreseen
 from autounet.cli.flags import Common
+from autounet.cli.quantities import DEVICE
 from autounet.job import Job
 from autounet.progress import Progress, Voice
 from autounet.store.sweep import sweep
-
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,2})?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,14 +29,15 @@ class Result:
 
 
 @contextmanager
-def session(common: Common, work: Path, *, only_looks: bool = False) -> Iterator[Job]:
+def session(common: Common, work: Path, *, only_looks: bool = False, silent: bool = False) -> Iterator[Job]:
     """The job of one command. Signals ask it to stop; an unforeseen error is recorded in the work folder.
 
-    A verb that only looks leaves no trace in what it looks at, unless --work names a folder.
+    A verb that only looks leaves no trace in what it looks at, unless --work names a folder. Of several
+    processes that do the same, all but one are silent and leave none either.
     """
     _refuse_impossible(common)
-    traces = None if common.dry_run or (only_looks and common.work is None) else work
-    with _voice(common, traces) as progress, stop.handlers(progress.warn):
+    traces = None if silent or common.dry_run or (only_looks and common.work is None) else work
+    with _voice(common, traces, silent) as progress, stop.handlers(progress.warn):
         progress.event("command", words=sys.argv[1:], version=__version__, seed=common.seed)
         if traces is not None:
             sweep(traces)  # what a killed run left half written
@@ -64,7 +63,9 @@ def rehearsal(work: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _voice(common: Common, folder: Path | None) -> Progress:
+def _voice(common: Common, folder: Path | None, silent: bool) -> Progress:
+    if silent:
+        return Progress.silent()
     return Progress(
         Voice(
             folder=folder,
@@ -79,8 +80,8 @@ def _voice(common: Common, folder: Path | None) -> Progress:
 
 
 def _refuse_impossible(common: Common) -> None:
-    if not _DEVICE.fullmatch(common.device):
-        raise UsageError(f'"{common.device}" is no device', "write --device auto, cpu, cuda, cuda:1 or mps")
+    if not DEVICE.fullmatch(common.device):
+        raise UsageError(f'"{common.device}" is no device', "write --device auto, cpu, cuda, cuda:1 or mps; for several see --devices")
     if common.threads is not None and not 1 <= common.threads <= 4096:
         raise UsageError(f"{common.threads} threads cannot work", "write 1 or more, for example --threads 4")
     if not 0 <= common.seed < 2**32:

@@ -1,6 +1,7 @@
 """Every fold of every configuration, and the masks of the cases that each fold did not see."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -15,15 +16,18 @@ from autounet.job import Job
 from autounet.store.lock import lock
 from autounet.store.manifest import Manifest
 from autounet.store.strict import read_value, write_value
+from autounet.training.order import in_order, limited_schedule, rounds, wanted_folds
 from autounet.training.recipe import Recipe
 from planners.errors import UserError
 from planners.plan import Configuration, Plan
 
 if TYPE_CHECKING:
-    from autounet.training.fold import Trained
+    from autounet.training.fold import Fold, Trained
+    from autounet.training.launched import Group
 
 RUN_SCHEMA = 1
 RECORD, WEIGHTS = "run.json", "weights.safetensors"
+CHILD = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from autounet.stages.train import child; sys.exit(child())"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +70,7 @@ class _Run:
     start: Path | None = None
     workers: int | None = None
     worker_processes: bool = False
+    group: "Group | None" = None
 
     @property
     def folder(self) -> Path:
@@ -89,42 +94,98 @@ def train(  # noqa: PLR0913 - the verb's own choices, each named at the call
     start: Path | None = None,
     workers: int | None = None,
     worker_processes: bool = False,
+    devices: Sequence[str] = (),
+    group: "Group | None" = None,
 ) -> None:
-    """Train what is not trained yet. `seconds` is for all of it together, `iterations` for each fold, `start` a model to begin with."""
+    """Train what is not trained yet. `seconds` is for all of it together, `iterations` for each fold, `start` a model to begin with.
+
+    On several `devices` folds are trained side by side; in a `group` of processes each fold is trained by all of them.
+    """
     chosen = in_order(plan, configurations)
     numbers = wanted_folds(plan, splits, folds)
-    share = None if seconds is None else seconds / (len(chosen) * len(numbers))
+    job = replace(job, device=devices[0]) if len(devices) == 1 else job
+    share = None if seconds is None else seconds / rounds(chosen, len(numbers), max(1, len(devices)))
+    runs = []
     for configuration in chosen:
-        limited = replace(configuration, schedule=_limited(configuration, share, iterations))
-        for fold in numbers:
-            stop.check()
-            run = _Run(dataset=dataset, plan=plan, configuration=limited, fold=fold, job=job, splits=splits, start=start)
-            _train_one(replace(run, workers=workers, worker_processes=worker_processes))
+        limited = replace(configuration, schedule=limited_schedule(configuration, share, iterations))
+        one = _Run(dataset=dataset, plan=plan, configuration=limited, fold=0, job=job, splits=splits, start=start)
+        one = replace(one, workers=workers, worker_processes=worker_processes, group=group)
+        runs += [replace(one, fold=fold) for fold in numbers]
+    failed = _side_by_side(runs, tuple(devices)) if len(devices) > 1 else _in_turn(runs)
+    if len(failed) == 1:
+        raise next(iter(failed.values()))
+    if failed:
+        first = "; ".join(f"{name}: {error.problem}" for name, error in list(failed.items())[:3])
+        raise UserError(f"{len(failed)} of {len(runs)} folds are not trained ({first})", "mend this and type the same command again")
 
 
-def in_order(plan: Plan, names: Iterable[str] | None) -> list[Configuration]:
-    """The configurations to train, first stages of cascades before the second ones."""
-    ordered: list[str] = []
+def _in_turn(runs: Sequence[_Run]) -> dict[str, UserError]:
+    failed: dict[str, UserError] = {}
+    for run in runs:
+        stop.check()
+        try:
+            _train_one(run)
+        except UserError as error:
+            if run.group is not None:
+                raise  # the other processes wait for this one
+            failed[run.name] = error
+            if run is not runs[-1]:
+                run.job.progress.warn(f"{run.name}: {error}")
+    return failed
 
-    def add(name: str) -> None:
-        previous = plan.configuration(name).previous
-        if previous is not None:
-            add(previous)
-        if name not in ordered:
-            ordered.append(name)
 
-    for name in names or plan.train:
-        add(name)
-    return [plan.configuration(name) for name in ordered]
+def _side_by_side(runs: Sequence[_Run], devices: tuple[str, ...]) -> dict[str, UserError]:
+    from autounet import machine
+    from autounet.training.side_by_side import Crew, Errand, Unit, side_by_side
+    from planners.strict_json import to_plain
+
+    units, told, at_once = [], {}, min(len(devices), len(runs))
+    for run in runs:
+        job = run.job
+        first = {
+            f"fold {other.fold} of {other.configuration.name}" for other in runs if other.configuration.name == run.configuration.previous
+        }
+        units.append(Unit(name=run.name, after=frozenset(first)))
+        memory = None if job.max_ram_bytes is None else job.max_ram_bytes // at_once
+        threads = max(1, (job.threads or machine.cores()) // at_once)
+        errand = Errand(
+            work=str(job.work.resolve()),
+            seed=job.seed,
+            threads=threads,
+            max_ram_bytes=memory,
+            dataset=run.dataset,
+            plan=run.plan,
+            configuration=run.configuration,
+            splits=run.splits,
+            fold=run.fold,
+            start=None if run.start is None else str(run.start.resolve()),
+            workers=run.workers,
+            worker_processes=run.worker_processes,
+        )
+        told[run.name] = to_plain(errand)
+    return side_by_side(units, told, Crew(devices=devices, program=CHILD, progress=runs[0].job.progress))
 
 
-def wanted_folds(plan: Plan, splits: Splits, folds: Iterable[int] | None) -> list[int]:
-    """Fold numbers that there are."""
-    there = range(len(splits.folds))
-    wanted = list(folds) if folds is not None else [f for f in plan.folds.train if f in there]
-    if odd := [f for f in wanted if f not in there]:
-        raise UserError(f"there is no fold {odd[0]}", f"choose from 0 to {len(splits.folds) - 1}")
-    return wanted or list(there)
+def child() -> int:
+    """One training in a process of its own: the errand on standard input, words on standard error, the end on standard output."""
+    from autounet.training.side_by_side import Errand, errand_done
+
+    def at_work(errand: Errand, job: Job) -> None:
+        start = None if errand.start is None else Path(errand.start)
+        run = _Run(
+            dataset=errand.dataset,
+            plan=errand.plan,
+            configuration=errand.configuration,
+            fold=errand.fold,
+            job=job,
+            splits=errand.splits,
+            start=start,
+            workers=errand.workers,
+            worker_processes=errand.worker_processes,
+        )
+        _train_one(run)
+
+    return errand_done(at_work)
 
 
 def run_folder(work: Path, configuration: str, fold: int) -> Path:
@@ -132,56 +193,69 @@ def run_folder(work: Path, configuration: str, fold: int) -> Path:
     return work / "runs" / configuration / f"fold_{fold}"
 
 
-def _limited(configuration: Configuration, seconds: float | None, iterations: int | None) -> Any:
-    schedule = configuration.schedule
-    if seconds is not None:
-        return replace(schedule, seconds=seconds)
-    if iterations is not None:
-        per_epoch = min(schedule.iterations_per_epoch, iterations)
-        return replace(schedule, iterations=iterations, iterations_per_epoch=per_epoch, seconds=None)
-    return schedule
-
-
 def _train_one(run: _Run) -> None:
-    from autounet.store.weights import save_tensors
-    from autounet.training.fold import Fold, train_fold
-    from autounet.training.loader import Workers
+    from autounet.training.fold import train_fold
     from autounet.training.state import recipe_key
-    from autounet.training.validation import quick_score
 
-    held_out = run.splits.folds[run.fold]
-    cases = open_prepared(run.job.work, run.plan, run.configuration.name)
-    recipe = _recipe(run, [c for c in held_out.train if c in cases])
-    if _done(run, recipe_key(recipe)):
+    cases, group = open_prepared(run.job.work, run.plan, run.configuration.name), run.group
+    recipe = _recipe(run, [c for c in run.splits.folds[run.fold].train if c in cases])
+    writes = group is None or group.first
+    done = writes and _done(run, recipe_key(recipe))
+    if done if group is None else group.agreed(f"{run.name}: is it done?", "yes" if done else ""):
         run.job.progress.note(f"{run.name} is trained")
         return
-    with lock(run.folder.parent / f"fold_{run.fold}.lock", f"training {run.name}"):
-        own = {c: cases[c] for c in recipe.train}
-        validation = {c: cases[c] for c in held_out.validation if c in cases}
-        previous = _previous(run, {**own, **validation})
-        look = dict(list(validation.items())[: run.plan.validation.cases])
-        quick = partial(quick_score, run.plan, run.configuration, look, previous.get) if look else None
-        kept = {c: previous[c] for c in own} if run.configuration.previous is not None else None
-        fold = Fold(
-            recipe=recipe,
-            cases=own,
-            folder=run.folder,
-            validate=quick,
-            validation_steps=_cost(run.configuration, look),
-            previous=kept,
-            start=_start(run, recipe),
-            workers=Workers(count=run.workers, processes=run.worker_processes),
-        )
-        trained = train_fold(fold, run.job)
-        manifest = Manifest.open(run.job.work)
-        weights, done = ((run.folder / name).relative_to(run.job.work).as_posix() for name in (WEIGHTS, RECORD))
-        manifest.remove(weights, done)  # first, or a kill in between leaves a file that its entry does not describe
-        manifest.add(
-            weights, save_tensors(run.folder / WEIGHTS, trained.weights, {"configuration": run.configuration.name, "fold": str(run.fold)})
-        )
-        scores, failed = _validate(run, trained, validation, previous)
-        record = _record(run, trained, recipe, scores, (*failed, *(c for c in held_out.validation if c not in cases)))
-        manifest.add(done, write_value(run.folder / RECORD, record))
+    with lock(run.folder.parent / f"fold_{run.fold}.lock", f"training {run.name}") if writes else nullcontext():
+        validation = {c: cases[c] for c in run.splits.folds[run.fold].validation if c in cases}
+        previous = _previous(run, {**{c: cases[c] for c in recipe.train}, **validation})
+        fold = _fold(run, recipe, cases, validation, previous)
+        if group is None:
+            trained = train_fold(fold, run.job)
+        else:
+            with group.joined(run.name):
+                trained = train_fold(fold, run.job, group.rank)
+        if writes:
+            _publish(run, trained, recipe, validation, previous)
+    if group is not None:
+        group.agreed(f"{run.name}: it is validated")
+
+
+def _fold(
+    run: _Run,
+    recipe: Recipe,
+    cases: Mapping[str, PreparedCase],
+    validation: Mapping[str, PreparedCase],
+    previous: Mapping[str, Any],
+) -> "Fold":
+    from autounet.training.fold import Fold
+    from autounet.training.loader import Workers
+    from autounet.training.validation import quick_score
+
+    look = dict(list(validation.items())[: run.plan.validation.cases])
+    return Fold(
+        recipe=recipe,
+        cases={c: cases[c] for c in recipe.train},
+        folder=run.folder,
+        validate=partial(quick_score, run.plan, run.configuration, look, previous.get) if look else None,
+        validation_steps=_cost(run.configuration, look),
+        previous={c: previous[c] for c in recipe.train} if run.configuration.previous is not None else None,
+        start=_start(run, recipe),
+        workers=Workers(count=run.workers, processes=run.worker_processes),
+    )
+
+
+def _publish(run: _Run, trained: "Trained", recipe: Recipe, validation: Mapping[str, PreparedCase], previous: Mapping[str, Any]) -> None:
+    """Weights, the masks of the cases that were held out, and the record that says that they are there."""
+    from autounet.store.weights import save_tensors
+
+    manifest = Manifest.open(run.job.work)
+    weights, done = ((run.folder / name).relative_to(run.job.work).as_posix() for name in (WEIGHTS, RECORD))
+    manifest.remove(weights, done)  # first, or a kill in between leaves a file that its entry does not describe
+    manifest.add(
+        weights, save_tensors(run.folder / WEIGHTS, trained.weights, {"configuration": run.configuration.name, "fold": str(run.fold)})
+    )
+    scores, failed = _validate(run, trained, validation, previous)
+    unprepared = [c for c in run.splits.folds[run.fold].validation if c not in validation]
+    manifest.add(done, write_value(run.folder / RECORD, _record(run, trained, recipe, scores, (*failed, *unprepared))))
 
 
 def _recipe(run: _Run, names: Sequence[str]) -> Recipe:
@@ -252,11 +326,13 @@ def _validate(
 
     scores, failed = [], []
     folder = run.folder / "validation"
+    spoke = Manifest.open(run.job.work).digest((run.folder / WEIGHTS).relative_to(run.job.work).as_posix())
     with run.job.progress.task(f"validate {run.name}", total=len(cases), unit="case") as task:
         for name, case in cases.items():
             stop.check()
             try:
-                scores.append(_predicted(run, trained, case, mask_path(folder, run.dataset, run.dataset.case(name)), previous.get(name)))
+                path = mask_path(folder, run.dataset, run.dataset.case(name))
+                scores.append(_predicted(run, trained, case, path, (previous.get(name), "" if spoke is None else spoke.sha256)))
             except UserError as error:
                 run.job.progress.warn(f"{name}: {error}")
                 failed.append(name)
@@ -264,22 +340,28 @@ def _validate(
     return scores, tuple(failed)
 
 
-def _predicted(run: _Run, trained: "Trained", case: PreparedCase, path: Path, previous: Any) -> dict[str, float]:
+def _predicted(run: _Run, trained: "Trained", case: PreparedCase, path: Path, known: tuple[Any, str]) -> dict[str, float]:
+    """The mask of one case, its scores, and what the network thought of it; `known` are earlier labels and the network's digest."""
     from autounet.data.voxels import read_case
     from autounet.images.write import write_mask
     from autounet.inference.predict import predict_prepared
     from autounet.inference.settings import InferenceSettings, Member, label_values
     from autounet.metrics.overlap import joint_counts
+    from autounet.training.validation import onlooker, write_opinion
 
     source: Case = run.dataset.case(case.id)
     image, _ = case.read_all()
     settings = InferenceSettings.of(run.configuration)
     member = Member(trained.network, run.configuration)
-    found = predict_prepared([member], image, case.frame, run.plan, settings, previous_zyx=previous, threads=run.job.threads)
     voxels = read_case(run.dataset, source)
+    assert voxels.label_zyx is not None
+    witness = onlooker(run.plan, voxels.label_zyx, run.job.seed)
+    found = predict_prepared(
+        [member], image, case.frame, run.plan, settings, previous_zyx=known[0], threads=run.job.threads, witness=witness
+    )
     values = label_values(found.label_zyx, run.plan.labels)
     write_mask(path, values, voxels.header)
-    assert voxels.label_zyx is not None
+    write_opinion(path, witness, known[1])
     labels = run.plan.labels
     import numpy as np
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-PATIENCE = timedelta(seconds=60)  # a rank that is silent this long is dead
+PATIENCE = timedelta(seconds=300)  # a rank that is silent this long is dead; a checkpoint on a slow share takes a minute
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,15 @@ def mean_gradients(network: torch.nn.Module) -> None:
     for gradient in gradients:
         gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
         start += gradient.numel()
+
+
+def agreed(stopping: bool, seconds: float) -> tuple[bool, float]:
+    """Whether any rank was asked to stop, and the time by the clock of rank 0: all ranks do the same after each step."""
+    # On the device of the gradients, because a backend for accelerators knows no other.
+    device = torch.device("cuda") if distributed.get_backend() == "nccl" else torch.device("cpu")
+    said = torch.tensor([float(stopping), seconds if distributed.get_rank() == 0 else 0.0], dtype=torch.float64, device=device)
+    distributed.all_reduce(said, distributed.ReduceOp.MAX)
+    return bool(said[0] > 0), float(said[1])
 
 
 class _Summed(torch.autograd.Function):

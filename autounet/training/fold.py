@@ -19,15 +19,16 @@ from autounet.rng import generator
 from autounet.store.checkpoints import Checkpoints
 from autounet.store.files import make_folder
 from autounet.training.allocation import keep_freed_memory
-from autounet.training.distributed import Rank, mean_gradients, summed
+from autounet.training.distributed import Rank, agreed, mean_gradients, summed
 from autounet.training.execution import Execution, execution
 from autounet.training.learner import Learner, make_learner
 from autounet.training.loader import THREADS, Loader, Workers, waiting_in_words
-from autounet.training.loop import Surroundings, Training, Validate, averaged, begin
+from autounet.training.loop import Surroundings, Training, Validate, alone, averaged, begin
 from autounet.training.recipe import Recipe
 from autounet.training.sample import ReadCase, Source
 from autounet.training.state import Progressed
 from planners.errors import UserError
+from planners.plan import Configuration
 
 CHECKPOINTS = "checkpoints"
 ALONE = Rank()
@@ -59,9 +60,11 @@ class Trained:
 
 def train_fold(fold: Fold, job: Job, rank: Rank = ALONE) -> Trained:
     """Train to the end of the schedule, or go on from the last checkpoint and then to the end."""
-    if rank.count > 1 and fold.recipe.configuration.schedule.seconds is not None:
+    batch = fold.recipe.configuration.batch_size
+    if rank.count > batch:
         raise UserError(
-            "several processes have several clocks, so a time budget cannot end them together", "give --iterations instead of --time"
+            f"{rank.count} processes cannot share a batch of {batch}",
+            f"start at most {batch} processes, or plan larger batches",
         )
     threads = max(1, (job.threads or machine.cores()) // rank.count)
     torch.set_num_threads(threads)
@@ -85,6 +88,8 @@ def train_fold(fold: Fold, job: Job, rank: Rank = ALONE) -> Trained:
             validation_steps=fold.validation_steps,
             every_fraction=recipe.plan.validation.every_fraction,
             writes=first,
+            parts=parts(recipe.configuration, rank.count) if rank.count > 1 else None,
+            agree=agreed if rank.count > 1 else alone,
         )
         training = begin(recipe, learner, around)
         log.event("begin_fold", execution=str(learner.execution), step=training.state.step, threads=threads, cases=len(fold.cases))
@@ -111,6 +116,12 @@ def fresh_learner(fold: Fold, how: Execution, reduce: Reduce | None = None) -> L
 def positions(batch_size: int, rank: Rank) -> tuple[int, ...]:
     """The samples of each batch that are this rank's; together the ranks make what one process makes alone."""
     return tuple(range(batch_size * rank.number // rank.count, batch_size * (rank.number + 1) // rank.count))
+
+
+def parts(configuration: Configuration, ranks: int) -> int:
+    """The most micro-batches, up to the plan's, that the share of every rank can be cut into."""
+    shares = [len(positions(configuration.batch_size, Rank(number, ranks))) for number in range(ranks)]
+    return next(count for count in range(configuration.accumulate, 0, -1) if all(share % count == 0 for share in shares))
 
 
 def _run(fold: Fold, training: Training, threads: int, own: tuple[int, ...]) -> float:

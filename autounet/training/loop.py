@@ -25,6 +25,11 @@ VALIDATION_SHARE = 0.1  # of the time spent; a score on the way must not eat the
 Validate = Callable[[nn.Module], tuple[float, tuple[tuple[str, float | None], ...]]]
 
 
+def alone(stopping: bool, seconds: float) -> tuple[bool, float]:
+    """What one process agrees on with itself."""
+    return stopping, seconds
+
+
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
     """What the loop is handed beside the learner: where to save, whom to tell, how to score."""
@@ -37,7 +42,10 @@ class Surroundings:
     validation_steps: float = 0.0  # a score on the way takes about as long as so many steps
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     clock: Callable[[], float] = time.monotonic
+    parts: int | None = None  # micro-batches a step; None: the plan's
     writes: bool = True  # one rank of several writes
+    # Of several ranks: whether any was asked to stop, and the time that all go by.
+    agree: Callable[[bool, float], tuple[bool, float]] = alone
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,13 +92,13 @@ class Training:
         for batch in loader.batches(self.state.step):
             pace = self._pace()
             rate = pace.rate(self.state.step, self.state.seconds) * self.state.rate_factor
-            report = self.learner.step(batch, rate, self.recipe.configuration.accumulate)
+            report = self.learner.step(batch, rate, self.around.parts or self.recipe.configuration.accumulate)
             if not report.finite:
                 if self._trouble(batch, report) or self._pace().over(self.state.step, self.state.seconds):
                     return  # rolled back: the loader has to begin at another step; or this was the last one
                 continue
             self.bad.clear()
-            seconds = self.around.clock() - self._began
+            seconds = self.around.agree(False, self.around.clock() - self._began)[1]
             self.state = replace(
                 self.state.with_loss(report.loss), step=self.state.step + 1, seconds=seconds, averaged_steps=self.learner.averaged_steps
             )
@@ -98,8 +106,9 @@ class Training:
             moved(1 if self.recipe.configuration.schedule.seconds is None else seconds - before)
             before = seconds
             self._look(pace)
-            if stop.requested():
+            if self.around.agree(stop.requested(), 0.0)[0]:
                 self._save()
+                stop.request("another process")  # for a rank that was not asked itself
                 stop.check()
             if self.around.clock() - self._saved > self.around.checkpoint_seconds:
                 self._save()

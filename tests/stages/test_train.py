@@ -1,6 +1,7 @@
 """The verb `train`, from files to masks, on phantoms."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from autounet.store.lock import lock
 from autounet.store.manifest import Manifest
 from autounet.store.strict import read_value
 from autounet.store.weights import load_tensors
+from autounet.training.order import rounds
 from planners.errors import UserError
 from planners.fingerprint import SidePair
 from planners.plan import Architecture, Augmentation, Configuration, Plan, Sampling, Schedule, Step
@@ -137,6 +139,43 @@ def test_a_second_training_of_the_same_fold_is_refused_by_name(organs):
         train(dataset, plan, splits, job, folds=(0,))
     assert "training fold 0" in str(raised.value)
     assert not (job.work / "runs" / plan.train[0] / "fold_0" / "run.json").exists()
+
+
+def test_a_fold_that_cannot_be_trained_does_not_lose_the_others_and_is_named_at_the_end(organs):
+    dataset, plan, job, splits = organs
+    root = job.work / "runs" / plan.train[0]
+    with lock(root / "fold_0.lock", "training elsewhere"), pytest.raises(UserError, match="training elsewhere"):
+        train(dataset, plan, splits, job, folds=(0, 1))
+    assert not (root / "fold_0" / "run.json").exists()
+    assert (root / "fold_1" / "run.json").exists()
+    with lock(root / "fold_0.lock", "one"), lock(root / "fold_2.lock", "two"), pytest.raises(UserError, match="2 of 3 folds"):
+        train(dataset, plan, splits, job)
+
+
+def test_side_by_side_a_time_budget_is_shared_by_the_trainings_that_follow_each_other(organs):
+    first = organs[1].configurations[0]
+    second, flat = replace(first, name="3d_cascade", previous=first.name), replace(first, name="2d")
+    assert rounds([first], folds=5, devices=1) == 5
+    assert rounds([first, flat], folds=5, devices=4) == 3  # ten trainings, four at a time
+    assert rounds([first, flat, second], folds=5, devices=4) == 3 + 2  # the second stage waits for the first
+    assert rounds([second], folds=5, devices=5) == 1  # its first stage was trained before
+
+
+@pytest.mark.slow
+def test_a_cascade_is_trained_side_by_side_and_its_weights_are_those_of_one_after_another(organs, tmp_path):
+    dataset, plan, job, splits = organs
+    first = plan.configurations[0]
+    second = replace(first, name="3d_cascade", previous=first.name)
+    both = replace(plan, configurations=(second, first), train=("3d_cascade",))
+    prepare.prepare(dataset, both, job)
+    other = replace(job, work=tmp_path / "other")
+    shutil.copytree(job.work, other.work)
+    train(dataset, both, splits, job)
+    train(dataset, both, splits, replace(other, threads=2), devices=("cpu", "cpu"))
+    found = sorted(path.relative_to(job.work) for path in (job.work / "runs").rglob("weights.safetensors"))
+    assert len(found) == 6
+    for path in found:
+        assert (job.work / path).read_bytes() == (other.work / path).read_bytes()
 
 
 def test_a_fold_of_another_plan_is_not_taken_for_this_one(organs):

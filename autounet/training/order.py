@@ -1,0 +1,51 @@
+"""Which trainings there are, in which order, and how long each may take."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from autounet.data.splits import Splits
+from planners.errors import UserError
+from planners.plan import Configuration, Plan, Schedule
+
+
+def in_order(plan: Plan, names: Iterable[str] | None) -> list[Configuration]:
+    """The configurations to train, first stages of cascades before the second ones."""
+    ordered: list[str] = []
+
+    def add(name: str) -> None:
+        previous = plan.configuration(name).previous
+        if previous is not None:
+            add(previous)
+        if name not in ordered:
+            ordered.append(name)
+
+    for name in names or plan.train:
+        add(name)
+    return [plan.configuration(name) for name in ordered]
+
+
+def wanted_folds(plan: Plan, splits: Splits, folds: Iterable[int] | None) -> list[int]:
+    """Fold numbers that there are."""
+    there = range(len(splits.folds))
+    wanted = list(folds) if folds is not None else [f for f in plan.folds.train if f in there]
+    if odd := [f for f in wanted if f not in there]:
+        raise UserError(f"there is no fold {odd[0]}", f"choose from 0 to {len(splits.folds) - 1}")
+    return wanted or list(there)
+
+
+def rounds(chosen: Sequence[Configuration], folds: int, devices: int) -> int:
+    """How many trainings follow each other: those of the second stages of cascades begin when the first are done."""
+    names = {c.name for c in chosen}
+    later = sum(c.previous in names for c in chosen)
+    return sum(-(-count * folds // devices) for count in (len(chosen) - later, later))
+
+
+def limited_schedule(configuration: Configuration, seconds: float | None, iterations: int | None) -> Schedule:
+    """The plan's, or as long as was asked for."""
+    schedule = configuration.schedule
+    if seconds is not None:
+        return replace(schedule, seconds=seconds)
+    if iterations is not None:
+        per_epoch = min(schedule.iterations_per_epoch, iterations)
+        return replace(schedule, iterations=iterations, iterations_per_epoch=per_epoch, seconds=None)
+    return schedule

@@ -1,0 +1,239 @@
+"""Several trainings at a time: a process for each, one at a time on every device; one that fails leaves the others alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import IO, Any
+
+from autounet import stop
+from autounet.data.dataset import Dataset
+from autounet.data.splits import Splits
+from autounet.job import Job
+from autounet.progress import Progress, Task, Voice
+from planners.errors import UserError
+from planners.plan import Configuration, Plan
+from planners.strict_json import from_plain
+
+LOOK_SECONDS = 0.2  # between two looks at whether somebody ended
+LINE_SECONDS = 30.0  # between two lines of a process about the same thing
+AGAIN = "type the same command again: what is finished is kept"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """One training: what it is called, and what must be done before."""
+
+    name: str
+    after: frozenset[str] = frozenset()  # names of units
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """All that a process has to know to train one fold."""
+
+    parent: int = 0  # its pid
+    device: str = "auto"
+    work: str
+    seed: int
+    threads: int
+    max_ram_bytes: int | None
+    dataset: Dataset
+    plan: Plan
+    configuration: Configuration
+    splits: Splits
+    fold: int
+    start: str | None = None
+    workers: int | None = None
+    worker_processes: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crew:
+    """Who trains: the devices, and the program of a process (code for `python -c`) that ends with `errand_done`."""
+
+    devices: tuple[str, ...]
+    program: str
+    progress: Progress
+
+
+@dataclass(slots=True, kw_only=True)
+class _Child:
+    unit: Unit
+    device: str
+    process: "subprocess.Popen[bytes]"
+    answer: bytes = b""
+    readers: list[threading.Thread] = field(default_factory=list)
+
+
+def side_by_side(units: Sequence[Unit], tasks: Mapping[str, Any], crew: Crew) -> dict[str, UserError]:
+    """Train all of them; `tasks` is the errand of each as JSON, but for its device. Returns those that failed, and why."""
+    work = _Work(crew=crew, waiting=list(units), tasks=tasks, free=list(crew.devices))
+    with crew.progress.task("train", total=len(units), unit="fold") as task:
+        try:
+            while work.waiting or work.running:
+                work.begin_what_can(task)
+                work.listen(task)
+                work.end_what_ended(task)
+                if stop.requested():
+                    work.stop()
+        finally:
+            work.kill()
+    stop.check()
+    return work.failed
+
+
+@dataclass(slots=True, kw_only=True)
+class _Work:
+    crew: Crew
+    waiting: list[Unit]
+    tasks: Mapping[str, Any]
+    free: list[str]
+    running: list[_Child] = field(default_factory=list)
+    done: set[str] = field(default_factory=set)
+    failed: dict[str, UserError] = field(default_factory=dict)
+    lines: "SimpleQueue[tuple[str, str]]" = field(default_factory=SimpleQueue)
+    stopping: bool = False
+
+    def begin_what_can(self, task: Task) -> None:
+        open_units = {unit.name for unit in self.waiting} | {child.unit.name for child in self.running}
+        for unit in list(self.waiting):
+            if lost := sorted(unit.after & self.failed.keys()):
+                self.waiting.remove(unit)
+                self.failed[unit.name] = UserError(f"it needs {lost[0]}, which is not trained", AGAIN)
+                task.step(doing=unit.name)
+            elif self.free and not self.stopping and not unit.after & open_units:
+                self.waiting.remove(unit)
+                self._begin(unit, self.free.pop(0))
+
+    def _begin(self, unit: Unit, device: str) -> None:
+        command = [sys.executable, "-c", self.crew.program, json.dumps(sys.path)]
+        # In a session of its own: Ctrl-C in a terminal reaches this process alone, which asks each child once.
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(command, start_new_session=True, **pipes)  # type: ignore[call-overload]
+        child = _Child(unit=unit, device=device, process=process)
+        self.running.append(child)
+        assert process.stdin is not None
+        with suppress(BrokenPipeError):  # its end tells
+            process.stdin.write(json.dumps({**self.tasks[unit.name], "parent": os.getpid(), "device": device}).encode() + b"\n")
+            process.stdin.close()
+        child.readers = [threading.Thread(target=read, args=(child,), daemon=True) for read in (self._hear, _take)]
+        for reader in child.readers:
+            reader.start()
+        self.crew.progress.detail(f"{unit.name} on {device}: process {process.pid}")
+
+    def _hear(self, child: _Child) -> None:
+        for line in _lines(child.process.stderr):
+            self.lines.put((child.device, line))
+
+    def listen(self, task: Task) -> None:
+        """Say what the children say, for a moment."""
+        progress = self.crew.progress
+        with suppress(Empty):
+            device, line = self.lines.get(timeout=LOOK_SECONDS)
+            while True:
+                warned = line.startswith("warning: ")
+                (progress.warn if warned else progress.note)(f"[{device}] {line.removeprefix('warning: ')}")
+                task.step(n=0)  # they live, and the watchdog may sleep
+                device, line = self.lines.get_nowait()
+
+    def end_what_ended(self, task: Task) -> None:
+        for child in list(self.running):
+            if child.process.poll() is None:
+                continue
+            for reader in child.readers:
+                reader.join()
+            self.running.remove(child)
+            self.free.append(child.device)
+            self.done.add(child.unit.name)
+            failure = _failure(child)
+            if failure is not None and not self.stopping:
+                self.failed[child.unit.name] = failure
+                self.crew.progress.warn(f"{child.unit.name}: {failure}")
+            task.step(doing=child.unit.name)
+        if self.stopping:
+            self.waiting.clear()
+
+    def stop(self) -> None:
+        """Ask each child once: a second time would end it at once."""
+        if not self.stopping:
+            self.stopping = True
+            for child in self.running:
+                child.process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Whatever happened here, nobody trains on unseen."""
+        for child in self.running:
+            child.process.kill()
+            child.process.wait()
+            for pipe in (child.process.stdout, child.process.stderr):
+                assert pipe is not None
+                pipe.close()
+
+
+def _take(child: _Child) -> None:
+    for line in _lines(child.process.stdout):
+        child.answer = line.encode()  # the last one counts
+
+
+def _lines(pipe: IO[bytes] | None) -> Any:
+    assert pipe is not None
+    with suppress(ValueError), pipe:  # ValueError: closed while it was read
+        for line in pipe:
+            if text := line.decode("utf-8", "replace").rstrip():
+                yield text
+
+
+def _failure(child: _Child) -> UserError | None:
+    code = child.process.returncode
+    if code == 0:
+        return None
+    if code < 0:
+        name = signal.Signals(-code).name
+        fix = f"{AGAIN}; if memory was short (`dmesg` says so), give fewer devices, or less with --gpu-memory and --replan"
+        return UserError(f"its process on {child.device} was killed by {name}", fix)
+    if code == stop.EXIT_CODE:
+        return UserError(f"its process on {child.device} was stopped", AGAIN)
+    try:
+        problem, fix, case = json.loads(child.answer)["error"]
+    except (ValueError, KeyError, TypeError):
+        return UserError(f"its process on {child.device} ended with code {code}", AGAIN)
+    return UserError(problem, fix, case)
+
+
+def errand_done(at_work: Callable[[Errand, Job], None]) -> int:
+    """In the process: read the errand, do it, say how it ended. The exit code."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints would be taken for the answer
+    errand = from_plain(Errand, json.loads(sys.stdin.buffer.readline()), "the errand")
+    stop.die_with_parent(errand.parent)
+    with Progress(Voice(stream=sys.stderr, line_seconds=LINE_SECONDS)) as progress, stop.handlers(progress.warn), answers:
+        job = Job(
+            work=Path(errand.work),
+            progress=progress,
+            seed=errand.seed,
+            device=errand.device,
+            threads=errand.threads,
+            max_ram_bytes=errand.max_ram_bytes,
+        )
+        try:
+            at_work(errand, job)
+        except stop.Stopped:
+            return stop.EXIT_CODE
+        except UserError as error:
+            answers.write(json.dumps({"error": [error.problem, error.fix, error.case]}) + "\n")
+            return 1
+        except Exception as error:
+            progress.warn("".join(traceback.format_exception(error)))
+            problem = f"{type(error).__name__}: {error}"
+            answers.write(json.dumps({"error": [problem, f"{AGAIN}; the lines above say where it happened", ""]}) + "\n")
+            return 1
+    return 0

@@ -1,0 +1,61 @@
+"""`torchrun -m autounet train`: two processes train one fold together, through the real command line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autounet.store.weights import load_tensors
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 5
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="the launcher wants POSIX")]
+
+
+def said_by(*words: object) -> str:
+    done = subprocess.run([sys.executable, "-m", *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def plainly_planned(data: Path, work: Path) -> None:
+    """A plan in which rounding stays rounding: AdamW makes steps of full size out of gradients that are zero but for it."""
+    said_by("autounet", "plan", data, "--work", work, "--quiet", "--time", "10m")
+    plan = json.loads((work / "plan.json").read_text())
+    for configuration in plan["configurations"]:
+        configuration["loss"]["batch_dice"] = True
+        configuration["schedule"] |= {"precision": "float32", "optimiser": "sgd", "momentum": 0.9, "seconds": None}
+    (work / "plan.json").write_text(json.dumps(plan))
+
+
+def events(work: Path, kind: str) -> list[dict[str, object]]:
+    lines = (work / "runs" / "3d_fullres" / "fold_0" / "events.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["kind"] == kind]
+
+
+def test_two_processes_train_the_weights_of_one_and_only_the_first_writes(tmp_path):
+    data = tmp_path / "organs"
+    said_by("autounet", "demo", "--cases", 4, "--size", 20, "--folder", data, "--data-only", "--quiet")
+    words = ("autounet", "train", data, "--iterations", STEPS, "--folds", 0, "--configurations", "3d_fullres")
+    for name in ("alone", "together"):
+        plainly_planned(data, tmp_path / name)
+    said_by(*words, "--work", tmp_path / "alone", "--threads", 1)
+    launcher = ("torch.distributed.run", "--nproc-per-node", 2, "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0")
+    said = said_by(*launcher, "-m", *words, "--work", tmp_path / "together", "--threads", 2)
+    assert said.count("The folds are trained") == 1
+    runs = [tmp_path / name / "runs" / "3d_fullres" / "fold_0" for name in ("alone", "together")]
+    one, other = (load_tensors(run / "weights.safetensors", "numpy") for run in runs)
+    for name, weight in one.items():
+        np.testing.assert_allclose(other[name], weight, atol=1e-5, rtol=0)
+    # Batch Dice is no mean of the ranks' own: the losses agree because its sums are those of the whole batch.
+    losses = [[event["loss_dice"] for event in events(tmp_path / name, "train")] for name in ("alone", "together")]
+    assert len(losses[0]) == STEPS
+    np.testing.assert_allclose(losses[0], losses[1], atol=1e-5)
+    assert [event["words"][0] for event in map(json.loads, (tmp_path / "together" / "events.jsonl").read_text().splitlines())
+            if event["kind"] == "command"] == ["plan", "train"]  # fmt: skip
+    names = {path.relative_to(tmp_path / "together").as_posix() for path in (tmp_path / "together" / "runs").rglob("*.nii.gz")}
+    assert len(names) == 1  # the mask of the one case held out, written once
