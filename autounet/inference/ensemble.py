@@ -15,6 +15,7 @@ from autounet.inference.predict import Panel, predict_panels
 from autounet.inference.settings import InferenceSettings, Member, Prediction
 from autounet.inference.sources import source_of
 from autounet.inference.sweep import CascadeSource
+from autounet.inference.witness import Witness
 from autounet.store.selection import Chosen
 from planners.errors import UserError
 from planners.hardware import Precision
@@ -53,7 +54,9 @@ class Options:
         return replace(settings, mirror_axes=()) if self.mirror is False else settings
 
 
-def predict_case(ensemble: Ensemble, image_czyx: NDArray[Any], geometry: Geometry, options: Options) -> Prediction:
+def predict_case(
+    ensemble: Ensemble, image_czyx: NDArray[Any], geometry: Geometry, options: Options, witness: Witness | None = None
+) -> Prediction:
     """The labels of one image on its stored grid."""
     expected = len(ensemble.plan.channels)
     if len(image_czyx) != expected:
@@ -63,7 +66,7 @@ def predict_case(ensemble: Ensemble, image_czyx: NDArray[Any], geometry: Geometr
         )
     firsts: dict[str, NDArray[Any]] = {}
     panels = [_panel(ensemble, chosen, image_czyx, geometry, options, firsts) for chosen in ensemble.chosen]
-    return predict_panels(panels, ensemble.plan, threads=options.threads, max_ram_bytes=options.max_ram_bytes)
+    return predict_panels(panels, ensemble.plan, threads=options.threads, max_ram_bytes=options.max_ram_bytes, witness=witness)
 
 
 def _panel(

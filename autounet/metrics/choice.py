@@ -49,7 +49,7 @@ def ensembles_worth_trying(scored: Mapping[Team, Scores], folds: Mapping[str, tu
     together = []
     for count in range(2, len(ranked) + 1):
         for chosen in combinations(ranked, count):
-            names = tuple(name for team in chosen for name in team.names)
+            names = tuple(sorted((name for team in chosen for name in team.names), key=list(folds).index))
             cases = {tuple(c.case for c in scored[team].scored) for team in chosen}
             if len(cases) == 1 and cases != {()} and len({folds[name] for name in names}) == 1:
                 together.append(Team(names))

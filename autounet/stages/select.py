@@ -1,264 +1,200 @@
-"""Which networks vote: out-of-fold masks of every configuration and of ensembles worth trying are scored and compared.
-
-The simplest candidate within noise of the best is chosen: a second configuration doubles the cost of every
-prediction, and a difference that would vanish with other patients is no reason to pay it.
-"""
+"""What predicts and how: networks, repairs, honest probabilities, presets, and how sure each mask is, all from held-out cases."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
-from math import isnan, prod
+from dataclasses import dataclass, replace
 from pathlib import Path
+from shutil import rmtree
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
-from autounet import machine, stop
-from autounet.data.dataset import Case, Dataset
+from autounet.data.dataset import Dataset
 from autounet.data.splits import held_out_once, read_splits
-from autounet.data.voxels import read_case, read_stored_label
-from autounet.images.read import read_header, read_image
-from autounet.inference.ensemble import Ensemble, Options, predict_case
-from autounet.inference.load import device_named, member_of
-from autounet.inference.settings import Member, label_values
+from autounet.images.geometry import Geometry
+from autounet.inference.held_out import (
+    Together,
+    Trained,
+    ask_together,
+    masks_of_team,
+    score_masks,
+    tables_of_masks,
+    trained_folds,
+    weights_path,
+)
+from autounet.inference.postprocess import post_process
+from autounet.inference.presets import measure_presets
 from autounet.job import Job
-from autounet.metrics.case_scores import Named, Wanted, score_case
+from autounet.metrics.choice import Team, choose, ensembles_worth_trying, fold_scores, mean_interval, or_zero, per_case, target_scores
+from autounet.metrics.opinions import Expected, Opinion, Sample, expected_dice, opinion_path
+from autounet.metrics.outlook import fit_outlook
+from autounet.metrics.repairs import CaseTables, choose_repairs, divided
 from autounet.metrics.score_files import write_scores
-from autounet.metrics.scores import CaseScores, Scores, nan_mean
-from autounet.metrics.statistics import bootstrap_mean, compare, holm
-from autounet.store.selection import Candidate, Chosen, Selection, TargetScore
-from autounet.store.strict import write_value
-from autounet.store.weights import load_tensors
+from autounet.metrics.scores import Scores
+from autounet.metrics.temperature import fit_temperature
+from autounet.store.manifest import Manifest
+from autounet.store.selection import PostStep, Selection
+from autounet.store.strict import read_json, read_value, write_value
+from autounet.training.validation import mask_path
 from planners.errors import UserError
-from planners.labels import Labels
+from planners.fingerprint import Fingerprint
 from planners.plan import Plan
 
-NOISE_P = 0.05
-MARGIN = 0.01  # Dice; with few cases nothing is significant, but so much is worth a larger network
-TRIED_TOGETHER = 3  # ensembles are made of so many of the best configurations
-SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".gipl.gz", ".gipl", ".png", ".tiff", ".tif", ".bmp")
+JURY_BYTES = 2**30  # masks of all teams of the largest case, in memory at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
-    """The folds of one configuration that are trained, and the masks of the cases each did not see."""
+class Heard:
+    """What the chosen team said of the held-out cases."""
 
-    configuration: str
-    folds: tuple[int, ...]
     masks: Mapping[str, Path]
+    fold_of: Mapping[str, int]
+    expected: Mapping[str, Sequence[Expected]]
+    samples: Mapping[str, Sample]
 
 
 def select(dataset: Dataset, plan: Plan, job: Job) -> Selection:
     """Score what was held out, choose, and write selection.json and the scores beside it."""
-    trained = [t for t in (trained_folds(job.work, c.name) for c in plan.configurations) if t.folds]
+    trained = {one.configuration: one for one in (trained_folds(job.work, c.name, dataset) for c in plan.configurations) if one.folds}
     if not trained:
         raise UserError("no fold is trained", "run `autounet train` first")
-    scored: dict[tuple[str, ...], Scores] = {}
-    for one in trained:
-        scored[(one.configuration,)] = score_held_out(dataset, plan.labels, one, job)
-    folds = {one.configuration: one.folds for one in trained}
-    for names in ensembles_worth_trying(scored, folds):
-        scored[names] = score_ensemble(dataset, plan, names, folds, job)
-    for names, scores in scored.items():
-        write_scores(scores, job.work / "scores" / "+".join(names))
-    selection = choose(plan, scored, folds, job.seed)
-    write_value(job.work / "selection.json", selection)
+    folds = {name: one.folds for name, one in trained.items()}
+    scored = {Team((name,)): score_masks(dataset, plan.labels, one.masks, job) for name, one in trained.items()}
+    teams = _affordable(ensembles_worth_trying(scored, folds), job.work)
+    together = _ask(dataset, plan, teams, trained, job)
+    if together is not None:
+        scored |= {team: together.scores(team, dataset, plan.labels) for team in teams}
+    fold_of = {case: fold for one in trained.values() for case, fold in one.fold_of.items()}
+    selection = choose(plan, scored, folds, job.seed, fold_of)
+    chosen = Team(tuple(m.configuration for m in selection.members), _weights(selection))
+    heard = _hear(dataset, trained, chosen, together, job)
+    selection, scores = _repaired(dataset, plan, selection, scored[chosen], heard, job)
+    selection = _sure(plan, selection, scores, heard)
+    presets = measure_presets(dataset, plan, selection.members, heard.fold_of, job, _trained_seconds(job.work, folds))
+    selection = replace(selection, presets=presets)
+    _write(selection, {**scored, chosen: scores}, chosen, job)
     return selection
 
 
-def trained_folds(work: Path, configuration: str) -> Trained:
-    """What lies in the work folder."""
-    folds: list[int] = []
-    masks: dict[str, Path] = {}
-    places = [p for p in (work / "runs" / configuration).glob("fold_*") if p.name[5:].isdigit()]
-    for folder in sorted(places, key=lambda f: int(f.name[5:])):
-        if not (folder / "run.json").exists() or not (folder / "weights.safetensors").exists():
-            continue
-        folds.append(int(folder.name[5:]))
-        for path in sorted((folder / "validation").glob("*")):
-            suffix = next((s for s in SUFFIXES if path.name.endswith(s)), "")
-            if suffix and not path.name.startswith("."):
-                masks[path.name[: -len(suffix)]] = path
-    return Trained(configuration=configuration, folds=tuple(folds), masks=masks)
+def _affordable(teams: list[Team], work: Path) -> list[Team]:
+    """All teams, or only those with equal weights where the masks of all would not fit in memory together."""
+    path = work / "fingerprint.json"
+    if not path.exists():
+        return teams
+    voxels = max(z * y * x for z, y, x in (case.shape_zyx for case in read_value(path, Fingerprint).cases))
+    return teams if voxels * len(teams) <= JURY_BYTES else [team for team in teams if not team.weights]
 
 
-def score_held_out(dataset: Dataset, labels: Labels, trained: Trained, job: Job) -> Scores:
-    """Each held-out mask against the truth."""
-    known = {case.id.replace("/", "_"): case for case in dataset.training}  # as their masks are named
-    cases = []
-    with job.progress.task(f"score {trained.configuration}", total=len(trained.masks), unit="case") as task:
-        for name, path in sorted(trained.masks.items()):
-            stop.check()
-            if name in known:
-                cases.append(_score(dataset, known[name], labels, lambda path=path: read_image(path).voxels_czyx[0], path.name))
-            task.step(doing=name)
-    return Scores(cases=tuple(cases), targets=labels.targets)
-
-
-def ensembles_worth_trying(scored: Mapping[tuple[str, ...], Scores], folds: Mapping[str, tuple[int, ...]]) -> list[tuple[str, ...]]:
-    """Pairs, and all, of the best configurations that were trained on the same folds and scored on the same cases."""
-    ranked = sorted(scored, key=lambda names: _or_zero(scored[names].mean_over_targets()), reverse=True)[:TRIED_TOGETHER]
-    together = []
-    for count in range(2, len(ranked) + 1):
-        for chosen in combinations(ranked, count):
-            names = tuple(name for one in chosen for name in one)
-            cases = {tuple(c.case for c in scored[one].scored) for one in chosen}
-            if len(cases) == 1 and cases != {()} and len({folds[name] for name in names}) == 1:
-                together.append(names)
-    return together
-
-
-def score_ensemble(dataset: Dataset, plan: Plan, names: tuple[str, ...], folds: Mapping[str, tuple[int, ...]], job: Job) -> Scores:
-    """Every held-out case predicted by the networks of its fold together."""
-    splits = read_splits(job.work / "splits.json", dataset)
-    known = {case.id: case for case in dataset.training}
-    options = Options(threads=job.threads or machine.cores())
-    chosen = [Chosen(configuration=name, folds=folds[name]) for name in names]
-    cases = []
-    held_out = held_out_once(splits, folds[names[0]])
-    with job.progress.task(f"score {' + '.join(names)}", total=sum(map(len, held_out.values())), unit="case") as task:
-        for fold, case_ids in held_out.items():
-            ensemble = Ensemble(plan, _members(plan, names, fold, job), chosen)
-            for case_id in case_ids:
-                stop.check()
-                if case_id in known:
-                    cases.append(
-                        _score(dataset, known[case_id], plan.labels, _predictor(dataset, known[case_id], ensemble, options), case_id)
-                    )
-                task.step(doing=case_id)
-    return Scores(cases=tuple(sorted(cases, key=lambda c: c.case)), targets=plan.labels.targets)
-
-
-def choose(plan: Plan, scored: Mapping[tuple[str, ...], Scores], folds: Mapping[str, tuple[int, ...]], seed: int) -> Selection:
-    """The simplest candidate within noise of the best."""
-    names = list(scored)
-    per_case = {key: _per_case(scores) for key, scores in scored.items()}
-    best = max(names, key=lambda key: (_or_zero(scored[key].mean_over_targets()), -_cost(plan, key)))
-    patients = [case.group for case in scored[best].scored]
-    p_values = [_p(per_case[best], per_case[key], patients, seed) if key != best else 1.0 for key in names]
-    adjusted = dict(zip(names, holm(p_values), strict=True))
-    near = [key for key in names if _within_noise(scored[best], scored[key], adjusted[key])]
-    chosen = min(near, key=lambda key: _cost(plan, key))
-    scores = scored[chosen]
-    return Selection(
-        members=tuple(Chosen(configuration=name, folds=folds[name]) for name in chosen),
-        why=_why(scored, best, chosen, folds),
-        candidates=tuple(_candidate(key, scored[key], adjusted[key], key in near, seed) for key in names if scored[key].scored),
-        scores=tuple(s for s in (_target(scores, name, seed) for name, _ in scores.targets) if s is not None),
-        cases=len(scores.scored),
-        failed_cases=scores.failed_cases,
-    )
-
-
-def _within_noise(best: Scores, other: Scores, adjusted_p: float) -> bool:
-    if best is other:
-        return True
-    close = _or_zero(best.mean_over_targets()) - _or_zero(other.mean_over_targets()) <= MARGIN
-    return close and bool(other.scored) and not adjusted_p <= NOISE_P
-
-
-def _why(
-    scored: Mapping[tuple[str, ...], Scores], best: tuple[str, ...], chosen: tuple[str, ...], folds: Mapping[str, tuple[int, ...]]
-) -> str:
-    count = len(folds[chosen[0]])
-    text = f"{' + '.join(chosen)}, {count} fold{'s' if count != 1 else ''}"
-    if len(scored) == 1:
-        return f"{text}, the only one trained"
-    if chosen == best:
-        others = [key for key in scored if key != best]
-        second = max(others, key=lambda key: _or_zero(scored[key].mean_over_targets()))
-        return (
-            f"{text}: Dice {scored[best].mean_over_targets():.4f}, next {' + '.join(second)} with {scored[second].mean_over_targets():.4f}"
-        )
-    return (
-        f"{text}: Dice {scored[chosen].mean_over_targets():.4f}; {' + '.join(best)} has {scored[best].mean_over_targets():.4f}, "
-        "which is within noise and costs more"
-    )
-
-
-def _cost(plan: Plan, names: tuple[str, ...]) -> float:
-    """Rough multiplications a cubic millimetre, all that a configuration builds on included."""
-    total = 0.0
-    for name in names:
-        configuration = plan.configuration(name)
-        voxel_mm3 = prod(configuration.spacing_zyx_mm)
-        stride, work = 1.0, 0.0
-        for width, step, kernel in zip(
-            configuration.architecture.features, configuration.architecture.strides_zyx, configuration.architecture.kernels_zyx, strict=True
-        ):
-            stride *= prod(step)
-            work += width * width * prod(kernel) / stride
-        total += work / voxel_mm3
-        if configuration.previous is not None:
-            total += _cost(plan, (configuration.previous,))
-    return total * (1 + 0.01 * (len(names) - 1))
-
-
-def _per_case(scores: Scores) -> dict[str, float]:
-    return {case.case: nan_mean([t.counts.dice for t in case.targets]) for case in scores.scored}
-
-
-def _p(best: Mapping[str, float], other: Mapping[str, float], patients: Sequence[str], seed: int) -> float:
-    cases = list(best)
-    found = compare([other.get(c, float("nan")) for c in cases], [best[c] for c in cases], patients, seed=seed)
-    return found.permutation_p
-
-
-def _candidate(names: tuple[str, ...], scores: Scores, p: float, near: bool, seed: int) -> Candidate:
-    kept = [(v, c.group) for v, c in zip(_per_case(scores).values(), scores.scored, strict=True) if not isnan(v)]
-    interval = bootstrap_mean([v for v, _ in kept], [g for _, g in kept], seed=seed)
-    mean = scores.mean_over_targets()
-    return Candidate(
-        name=" + ".join(names),
-        configurations=names,
-        dice=0.0 if isnan(mean) else mean,
-        low=0.0 if isnan(interval.low) else interval.low,
-        high=1.0 if isnan(interval.high) else interval.high,
-        p_against_best=None if isnan(p) else p,
-        within_noise=near,
-    )
-
-
-def _target(scores: Scores, name: str, seed: int) -> TargetScore | None:
-    values = [(v, c.group) for v, c in zip(scores.values(name), scores.scored, strict=True) if not isnan(v)]
-    if not values:
+def _ask(dataset: Dataset, plan: Plan, teams: Sequence[Team], trained: Mapping[str, Trained], job: Job) -> Together | None:
+    if not teams:
         return None
-    interval = bootstrap_mean([v for v, _ in values], [g for _, g in values], seed=seed)
-    low, high = (0.0, 1.0) if isnan(interval.low) else (interval.low, interval.high)
-    return TargetScore(name=name, cases=len(values), dice=interval.mean, low=low, high=high)
+    first = trained[teams[0].names[0]]
+    held_out = held_out_once(read_splits(job.work / "splits.json", dataset), first.folds)
+    there = {fold: [case for case in cases if case in first.masks] for fold, cases in held_out.items()}
+    return ask_together(dataset, plan, teams, there, job)
 
 
-def _score(dataset: Dataset, case: Case, labels: Labels, predicted: "object", file: str) -> CaseScores:
+def _weights(selection: Selection) -> tuple[float, ...]:
+    weights = tuple(m.weight for m in selection.members)
+    return () if len(set(weights)) == 1 else weights
+
+
+def _hear(dataset: Dataset, trained: Mapping[str, Trained], chosen: Team, together: Together | None, job: Job) -> Heard:
+    """From the opinions of the training, or of the configurations asked together."""
+    first = trained[chosen.names[0]]
+    if len(chosen.names) > 1 and together is not None:
+        folder, asked = masks_of_team(job.work, chosen), together.opinions
+        paths = {case: mask_path(folder, dataset, dataset.case(case)) for case in asked}
+        teams = {case: next(t for t in o.teams if (t.names, t.weights) == (chosen.names, chosen.weights)) for case, o in asked.items()}
+        return Heard(
+            masks={case: path for case, path in paths.items() if path.exists()},
+            fold_of={case: first.fold_of[case] for case in asked},
+            expected={case: team.expected for case, team in teams.items()},
+            samples={case: opinion.sample(chosen.names, chosen.shares) for case, opinion in asked.items()},
+        )
+    manifest = Manifest.open(job.work)
+    opinions: dict[str, Opinion] = {}
+    for case, path in first.masks.items():
+        spoke = manifest.digest(weights_path(job.work, first.configuration, first.fold_of[case]).relative_to(job.work).as_posix())
+        found = _opinion(opinion_path(path))
+        if found is not None and spoke is not None and found.weights == spoke.sha256:
+            opinions[case] = found
+    return Heard(
+        masks=first.masks,
+        fold_of=first.fold_of,
+        expected={case: o.expected for case, o in opinions.items()},
+        samples={case: o.sample for case, o in opinions.items()},
+    )
+
+
+def _opinion(path: Path) -> Opinion | None:
     try:
-        truth_zyx = read_stored_label(dataset, case)
-        geometry = read_header(dataset.folder / case.images[0].path).geometry
-        assert callable(predicted), "a mask is read or made when it is needed"
-        named = Named(case=case.id, group=case.group, truth_file=case.id, predicted_file=file)
-        return score_case(named, truth_zyx, predicted(), labels, geometry.spacing_zyx_mm, Wanted(surfaces=False))
-    except UserError as error:
-        return CaseScores(case=case.id, group=case.group, problem=error.problem)
+        return read_value(path, Opinion) if path.exists() else None
+    except UserError:
+        return None  # of another version: what it says is not needed for a mask
 
 
-def _predictor(dataset: Dataset, case: Case, ensemble: Ensemble, options: Options) -> object:
-    def predict() -> np.ndarray:
-        voxels = read_case(dataset, case, with_label=False)
-        label = predict_case(ensemble, voxels.image_czyx, voxels.geometry, options).label_zyx
-        return label_values(label, ensemble.plan.labels)
+def _repaired(dataset: Dataset, plan: Plan, selection: Selection, raw: Scores, heard: Heard, job: Job) -> tuple[Selection, Scores]:
+    """With the repairs that paid, and the scores after them: each fold mended by what was chosen without it."""
+    tables = tables_of_masks(dataset, plan, heard.masks, heard.fold_of, job)
+    repairs = choose_repairs(tables, job.seed)
+    if not repairs.steps:
+        return selection, raw
+    rules = rules_without_own_part(tables, job.seed)
 
-    return predict
+    def mend(case: str, label_zyx: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
+        return post_process(label_zyx, rules.get(case, ()), plan.labels, geometry)
+
+    scores = score_masks(dataset, plan.labels, heard.masks, job, mend)
+    interval = mean_interval(scores, job.seed)
+    return replace(
+        selection,
+        post_steps=repairs.steps,
+        scores=target_scores(scores, job.seed),
+        folds=fold_scores(scores, heard.fold_of),
+        mean_low=None if interval is None else interval[1],
+        mean_high=None if interval is None else interval[2],
+    ), scores
 
 
-def _members(plan: Plan, names: Sequence[str], fold: int, job: Job) -> dict[str, list[Member]]:
-    """The networks of one fold, with those they build on."""
-    device = device_named(job.device)
-    members: dict[str, list[Member]] = {}
-    for name in names:
-        current: str | None = name
-        while current is not None and current not in members:
-            weights = load_tensors(job.work / "runs" / current / f"fold_{fold}" / "weights.safetensors")
-            members[current] = [member_of(plan, plan.configuration(current), weights, device)]
-            current = plan.configuration(current).previous
-    return members
+def rules_without_own_part(tables: Sequence[CaseTables], seed: int) -> dict[str, tuple[PostStep, ...]]:
+    """For each case the repairs that would have been chosen had nobody seen its fold."""
+    parts = divided(tables)
+    rules: dict[str, tuple[PostStep, ...]] = {}
+    for part in sorted(set(parts.tolist())):
+        steps = choose_repairs([t for t, own in zip(tables, parts, strict=True) if own != part], seed).steps
+        rules |= {t.case: steps for t, own in zip(tables, parts, strict=True) if own == part}
+    return rules
 
 
-def _or_zero(value: float) -> float:
-    return 0.0 if isnan(value) else value
+def _sure(plan: Plan, selection: Selection, scores: Scores, heard: Heard) -> Selection:
+    """With a temperature, and with the way from expected to likely Dice."""
+    cases = sorted(heard.samples)
+    fitted = fit_temperature([heard.samples[c] for c in cases], [heard.fold_of[c] for c in cases], plan.labels)
+    reached = per_case(scores)
+    known = [case for case in sorted(heard.expected) if case in reached]
+    outlook = fit_outlook([expected_dice(heard.expected[c]) for c in known], [reached[c] for c in known], [heard.fold_of[c] for c in known])
+    return replace(selection, temperature=fitted.temperature, calibration=fitted.calibration, outlook=outlook)
+
+
+def _trained_seconds(work: Path, folds: Mapping[str, Sequence[int]]) -> float:
+    """All folds together."""
+    total = 0.0
+    for name, numbers in folds.items():
+        for fold in numbers:
+            record = read_json(weights_path(work, name, fold).with_name("run.json"))
+            seconds = record.get("seconds") if isinstance(record, dict) else None
+            total += float(seconds) if isinstance(seconds, int | float) else 0.0
+    return total
+
+
+def _write(selection: Selection, scored: Mapping[Team, Scores], chosen: Team, job: Job) -> None:
+    """Scores of every set of configurations: of the chosen weights, else of the best; masks of teams that were not chosen go."""
+    sets: dict[tuple[str, ...], Team] = {chosen.names: chosen}
+    for team in sorted(scored, key=lambda t: or_zero(scored[t].mean_over_targets()), reverse=True):
+        sets.setdefault(team.names, team)
+    for names, team in sets.items():
+        write_scores(scored[team], job.work / "scores" / "+".join(names))
+    for team in scored:
+        if len(team.names) > 1 and team != chosen:
+            rmtree(masks_of_team(job.work, team), ignore_errors=True)
+    write_value(job.work / "selection.json", selection)
