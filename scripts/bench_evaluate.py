@@ -1,6 +1,6 @@
 """Evaluation against clock and memory: 60 organs on one large pair, and Dice of 100 cases beside nnU-Net's.
 
-    python scripts/bench_evaluate.py organs [--shape 200 512 512] [--classes 60]
+    python scripts/bench_evaluate.py organs [--shape 200 512 512] [--classes 60] [--scene scattered]
     python scripts/bench_evaluate.py folder PREDICTIONS TRUTH [--reference PYTHON_OF_NNUNET]
 
 Prints one JSON line a measurement: wall and CPU seconds, peak memory of this process.
@@ -31,18 +31,34 @@ def organs(shape, classes):
     return truth, np.roll(truth, 2, 1)
 
 
+def scattered(shape, classes):
+    """Every class in many small balls all over the volume; the prediction is the truth moved by two voxels."""
+    rng = np.random.default_rng(0)
+    truth = np.zeros(shape, np.uint8)
+    radius = max(2, min(shape) // 30)
+    ball = sum((g - radius) ** 2 for g in np.ogrid[(slice(2 * radius + 1),) * 3]) <= radius**2
+    for number in range(1, classes):
+        for _ in range(200):
+            at = [int(rng.integers(0, edge - 2 * radius - 1)) for edge in shape]
+            truth[tuple(slice(a, a + 2 * radius + 1) for a in at)][ball] = number
+    return truth, np.roll(truth, 2, 1)
+
+
+SCENES = {"organs": organs, "scattered": scattered}
+
+
 def bench_organs(arguments):
     from autounet.metrics.overlap import joint_counts
     from autounet.metrics.surface import target_surfaces
 
-    truth, predicted = organs(tuple(arguments.shape), arguments.classes)
+    truth, predicted = SCENES[arguments.scene](tuple(arguments.shape), arguments.classes)
     targets = [(str(number), (number,)) for number in range(1, arguments.classes)]
     before, wall, cpu = peak_mb(), time.perf_counter(), time.process_time()
     joint = joint_counts(truth, predicted)
     dice = [joint.of(values).dice for _, values in targets]
     surfaces = target_surfaces(truth, predicted, targets, (2.5, 0.8, 0.8), [1.0] * len(targets))
     say(
-        what="dice, nsd and hd95 of organs",
+        what=f"dice, nsd and hd95 of {arguments.scene}",
         shape=arguments.shape,
         classes=arguments.classes,
         wall_s=time.perf_counter() - wall,
@@ -103,6 +119,7 @@ def main():
     one.add_argument("--shape", type=int, nargs=3, default=(200, 512, 512))
     one.add_argument("--classes", type=int, default=60)
     one.set_defaults(run=bench_organs)
+    one.add_argument("--scene", choices=sorted(SCENES), default="organs")
     two = jobs.add_parser("folder")
     two.add_argument("predictions", type=Path)
     two.add_argument("truth", type=Path)

@@ -12,19 +12,19 @@ Where truth and prediction are both empty nothing is defined (NaN); where one of
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isnan, nan
-from typing import Any
+from math import isnan, nan, prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autounet.metrics.surfels import CORNERS, surfel_areas
+from autounet.metrics.extract import Box, Surfaces, label_surfaces, mask_surfaces
+from autounet.metrics.nearest import distances
 from planners.fingerprint import TripleMm
 
+PASS_COST = 1.5  # a voxel of the pass over all classes costs as much as so many of a box of one class
 CLOSE = 1e-5  # of a distance, in relation: what single precision makes of two that are equal
-TREE_COST = 150  # a point asked of a search tree costs as much as so many voxels of a distance map
 
-Box = tuple[slice, slice, slice]
+Target = tuple[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +48,6 @@ class SurfaceScores:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Surface:
-    """Points in voxel units of the box, and what each counts."""
-
-    points: NDArray[np.int32]  # (n, 3)
-    weights: NDArray[np.float64]
-
-
 def surface_scores(
     truth_zyx: NDArray[np.bool_], predicted_zyx: NDArray[np.bool_], spacing_zyx_mm: TripleMm, tolerance_mm: float
 ) -> SurfaceScores:
@@ -63,16 +55,22 @@ def surface_scores(
     box = common_box(truth_zyx, predicted_zyx)
     if box is None:
         return SurfaceScores()
-    truth, predicted = truth_zyx[box], predicted_zyx[box]
-    if not truth.any() or not predicted.any():
+    truth, predicted = (mask_surfaces(mask[box], truth_zyx.shape, spacing_zyx_mm) for mask in (truth_zyx, predicted_zyx))
+    return scores_of(truth, predicted, spacing_zyx_mm, tolerance_mm)
+
+
+def scores_of(truth: Surfaces, predicted: Surfaces, spacing_zyx_mm: TripleMm, tolerance_mm: float) -> SurfaceScores:
+    """The same for surfaces; a mask without voxels has a surface without points."""
+    one, other = truth.boundary, predicted.boundary
+    if not len(one.points) and not len(other.points):
+        return SurfaceScores()
+    if not len(one.points) or not len(other.points):
         return SurfaceScores(nsd_area=0.0, nsd_voxel=0.0)
-    one, other = _boundary(truth, box, truth_zyx.shape), _boundary(predicted, box, truth_zyx.shape)
     there, back = distances(one, other, spacing_zyx_mm)
+    area_there, area_back = distances(truth.area, predicted.area, spacing_zyx_mm)
     near = tolerance_mm * (1 + CLOSE)
-    areas = [_area_surface(mask, spacing_zyx_mm) for mask in (truth, predicted)]
-    area_there, area_back = distances(areas[0], areas[1], spacing_zyx_mm)
     return SurfaceScores(
-        nsd_area=_share_within(near, (area_there, areas[0].weights), (area_back, areas[1].weights)),
+        nsd_area=_share_within(near, (area_there, truth.area.weights), (area_back, predicted.area.weights)),
         nsd_voxel=_share_within(near, (there, one.weights), (back, other.weights)),
         hd=float(max(there.max(), back.max())),
         hd95=float(max(np.percentile(there, 95), np.percentile(back, 95))),
@@ -90,80 +88,6 @@ def common_box(truth_zyx: NDArray[np.bool_], predicted_zyx: NDArray[np.bool_]) -
             return None
         spans.append(slice(int(seen[0]), int(seen[-1]) + 1))
     return spans[0], spans[1], spans[2]
-
-
-def distances(one: Surface, other: Surface, spacing_zyx_mm: TripleMm) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """From each point to the nearest of the other surface, both ways; by search trees or distance maps, whichever is cheaper."""
-    box = np.maximum(one.points.max(0), other.points.max(0)) + 1
-    if 2 * int(box.prod()) < TREE_COST * (len(one.points) + len(other.points)):
-        return _mapped(one, other, box, spacing_zyx_mm), _mapped(other, one, box, spacing_zyx_mm)
-    from scipy.spatial import cKDTree
-
-    mine, theirs = one.points * np.asarray(spacing_zyx_mm), other.points * np.asarray(spacing_zyx_mm)
-    return np.asarray(cKDTree(theirs).query(mine)[0]), np.asarray(cKDTree(mine).query(theirs)[0])
-
-
-def _mapped(asking: Surface, asked: Surface, box: NDArray[Any], spacing_zyx_mm: TripleMm) -> NDArray[np.float64]:
-    away = np.ones(box, bool)
-    away[tuple(asked.points.T)] = False
-    distance = distance_map(away, spacing_zyx_mm)
-    found: NDArray[np.float64] = distance[tuple(asking.points.T)].astype(np.float64)
-    return found
-
-
-def distance_map(away_zyx: NDArray[np.bool_], spacing_zyx_mm: TripleMm) -> NDArray[Any]:
-    """From each true voxel to the nearest false one."""
-    try:
-        import edt
-    except ImportError:
-        from scipy import ndimage
-
-        mapped: NDArray[Any] = ndimage.distance_transform_edt(away_zyx, spacing_zyx_mm)
-        return mapped
-    return np.asarray(edt.edt(away_zyx, anisotropy=spacing_zyx_mm, black_border=False, parallel=1))
-
-
-def _boundary(mask: NDArray[np.bool_], box: Box, shape: Sequence[int]) -> Surface:
-    """Voxels with a face towards the outside; beyond the box, and beyond the image, everything is outside."""
-    inner = mask.copy()
-    for axis in range(3):
-        first, last = [slice(None)] * 3, [slice(None)] * 3
-        first[axis], last[axis] = slice(0, 1), slice(-1, None)
-        ahead, behind = [slice(None)] * 3, [slice(None)] * 3
-        ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
-        inner[tuple(behind)] &= mask[tuple(ahead)]
-        inner[tuple(ahead)] &= mask[tuple(behind)]
-        inner[tuple(first)] = False
-        inner[tuple(last)] = False
-    if mask.shape[0] == 1 and shape[0] == 1:  # a picture has an edge in its plane, not above and below
-        inner = mask.copy()
-        for axis in (1, 2):
-            plane = np.zeros_like(mask)
-            middle: list[slice] = [slice(None)] * 3
-            middle[axis] = slice(1, -1)
-            ahead, behind = [slice(None)] * 3, [slice(None)] * 3
-            ahead[axis], behind[axis] = slice(2, None), slice(None, -2)
-            plane[tuple(middle)] = mask[tuple(ahead)] & mask[tuple(behind)]
-            inner &= plane
-    points = _positions(mask & ~inner)
-    return Surface(points, np.ones(len(points)))
-
-
-def _area_surface(mask: NDArray[np.bool_], spacing_zyx_mm: TripleMm) -> Surface:
-    """Surface elements between voxel centres, with their area."""
-    z, y, x = (edge + 1 for edge in mask.shape)
-    padded = np.zeros((z + 1, y + 1, x + 1), np.uint8)
-    padded[1:-1, 1:-1, 1:-1] = mask
-    code = np.zeros((z, y, x), np.uint8)
-    for bit, (dz, dy, dx) in enumerate(CORNERS):
-        code |= padded[dz : dz + z, dy : dy + y, dx : dx + x] << bit
-    points = _positions((code != 0) & (code != 255))
-    return Surface(points, surfel_areas(spacing_zyx_mm)[code[tuple(points.T)]])
-
-
-def _positions(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
-    flat = np.flatnonzero(mask)
-    return np.stack(np.unravel_index(flat, mask.shape), 1).astype(np.int32)
 
 
 def _share_within(near: float, *surfaces: tuple[NDArray[np.float64], NDArray[np.float64]]) -> float:
@@ -194,21 +118,44 @@ def union_box(boxes: Sequence[Box | None]) -> Box | None:
 def target_surfaces(
     truth_zyx: NDArray[np.integer],
     predicted_zyx: NDArray[np.integer],
-    targets: Sequence[tuple[str, tuple[int, ...]]],
+    targets: Sequence[Target],
     spacing_zyx_mm: TripleMm,
     tolerances_mm: Sequence[float],
 ) -> dict[str, SurfaceScores]:
-    """Every target's surface scores; each is looked at in the box of its own voxels only."""
+    """Every target's surface scores: each in the box of its own voxels, or all in one pass where those boxes cover each other."""
+    tolerance = {name: mm for (name, _), mm in zip(targets, tolerances_mm, strict=True)}
     true_boxes, predicted_boxes = boxes_of(truth_zyx), boxes_of(predicted_zyx)
-    scores = {}
-    for (name, values), tolerance in zip(targets, tolerances_mm, strict=True):
-        box = union_box([boxes.get(v) for boxes in (true_boxes, predicted_boxes) for v in values])
-        if box is None:
-            scores[name] = SurfaceScores()
-            continue
-        truth, predicted = _any_of(truth_zyx[box], values), _any_of(predicted_zyx[box], values)
-        scores[name] = surface_scores(truth, predicted, spacing_zyx_mm, tolerance)
+    boxes = {name: union_box([found.get(v) for found in (true_boxes, predicted_boxes) for v in values]) for name, values in targets}
+    together = _together([target for target in targets if len(target[1]) == 1], boxes)
+    scores = {name: SurfaceScores() for name, _ in targets}
+    if together:
+        box = union_box([boxes[name] for name, _ in together])
+        assert box is not None, "targets that are taken together have voxels"
+        values = [wanted[0] for _, wanted in together]
+        truth, predicted = (label_surfaces(array[box], values, array.shape, spacing_zyx_mm) for array in (truth_zyx, predicted_zyx))
+        for name, (value,) in together:
+            scores[name] = scores_of(truth.pop(value), predicted.pop(value), spacing_zyx_mm, tolerance[name])
+    done = {name for name, _ in together}
+    for name, wanted in targets:
+        box = boxes[name]
+        if box is not None and name not in done:
+            masks = (_any_of(array[box], wanted) for array in (truth_zyx, predicted_zyx))
+            one, other = (mask_surfaces(mask, truth_zyx.shape, spacing_zyx_mm) for mask in masks)
+            scores[name] = scores_of(one, other, spacing_zyx_mm, tolerance[name])
     return scores
+
+
+def _together(targets: Sequence[Target], boxes: dict[str, Box | None]) -> list[tuple[str, tuple[int]]]:
+    """Classes whose boxes overlap so much that one pass over all of them reads less; values that stand twice are taken apart."""
+    there = {wanted[0]: (name, (wanted[0],)) for name, wanted in reversed(targets) if boxes[name] is not None}
+    whole = union_box([boxes[name] for name, _ in there.values()])
+    if whole is None or sum(_voxels(boxes[name]) for name, _ in there.values()) <= PASS_COST * _voxels(whole):
+        return []
+    return list(there.values())
+
+
+def _voxels(box: Box | None) -> int:
+    return 0 if box is None else prod(s.stop - s.start for s in box)
 
 
 def _any_of(label_zyx: NDArray[np.integer], values: tuple[int, ...]) -> NDArray[np.bool_]:

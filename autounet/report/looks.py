@@ -20,6 +20,7 @@ MOST_VALUES = 2**29  # of one case; a slide of ten gigapixels is no thumbnail
 COARSE = 1.5  # an axis whose voxels are so much longer than the next is the one that was scanned through
 PLANES = ("axial", "coronal", "sagittal")
 DARKEST, BRIGHTEST = 0.5, 99.5  # percentiles
+DIM = 100  # of 255: a colour picture whose brightest spots are darker is spread like a gray one
 SAMPLES = 200_000
 
 Targets = Sequence[tuple[str, tuple[int, ...]]]
@@ -82,10 +83,10 @@ def read_look(dataset: Dataset, case: Case, mask: Path | None) -> Look:
 def _grays(image_czyx: NDArray[Any], *, colours: bool) -> NDArray[np.uint8]:
     """The first channel (or all three colours) between two percentiles; air that was cut to one value says nothing."""
     shown = image_czyx if colours else image_czyx[:1]
-    if colours and shown.dtype == np.uint8:
-        return np.ascontiguousarray(shown)
     sample = shown.reshape(-1)[:: max(1, shown.size // SAMPLES)].astype(np.float32)
     sample = sample[np.isfinite(sample)]
+    if colours and shown.dtype == np.uint8 and np.percentile(sample, BRIGHTEST) > DIM:
+        return np.ascontiguousarray(shown)
     inside = sample[sample > sample.min()] if len(sample) else sample
     low, high = np.percentile(inside if len(inside) else np.zeros(1), (DARKEST, BRIGHTEST))
     scale = 255 / (high - low) if high > low else 0.0

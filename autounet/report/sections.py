@@ -88,7 +88,7 @@ def _hanging(material: Material) -> str:
 
 def _problems(material: Material) -> Table | None:
     """What `check` found, by case; paths stay out of the page."""
-    problems = material.dataset.problems if material.dataset else ()
+    problems = [p for p in (material.dataset.problems if material.dataset else ()) if p.severity != "note"]
     if not problems:
         return None
     rows = tuple((p.severity, p.case or "all", p.code.replace("_", " ")) for p in problems)

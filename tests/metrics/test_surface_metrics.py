@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy import ndimage
 
-from autounet.metrics.surface import SurfaceScores, distances, surface_scores, target_surfaces
-from autounet.metrics.surface import _boundary as boundary
+from autounet.metrics.extract import boundary_of, label_surfaces, mask_surfaces
+from autounet.metrics.nearest import _climbed, _mapped, nearest
+from autounet.metrics.surface import SurfaceScores, surface_scores, target_surfaces
 from autounet.metrics.surfels import surfel_areas
 
 
@@ -75,15 +76,59 @@ def test_distances_are_those_of_all_pairs_of_boundary_voxels(spacing, seed):
         assert_allclose(getattr(found, name), expected, rtol=1e-6, err_msg=name)
 
 
-def test_trees_and_distance_maps_give_the_same_distances():
-    box = (slice(0, 20), slice(0, 30), slice(0, 28))
-    one, other = boundary(TRUTH, box, TRUTH.shape), boundary(PREDICTED, box, TRUTH.shape)
-    near = distances(one, other, (3.0, 0.7, 1.2))
-    far = distances(  # the same surfaces in a box so large that trees are cheaper
-        type(one)(one.points + 400, one.weights), type(other)(other.points + 400, other.weights), (3.0, 0.7, 1.2)
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 0.7, 1.2), (0.4, 0.4, 9.0), (5.0, 0.3, 0.3)])
+@pytest.mark.parametrize("reach", [1, 3, 30])
+def test_looking_around_climbing_trees_and_reading_maps_give_the_distance_to_the_nearest_point(spacing, reach):
+    rng = np.random.default_rng(reach)
+    asked = np.unique(rng.integers(0, 40, (200, 3)), axis=0).astype(np.int32)
+    asking = np.unique((asked[rng.integers(0, len(asked), 150)] + rng.integers(-reach, reach + 1, (150, 3))).clip(0), axis=0).astype(
+        np.int32
     )
-    for a, b in zip(near, far, strict=True):
-        assert_allclose(a, b, rtol=1e-5)
+    expected = np.linalg.norm((asking[:, None] - asked[None]) * np.asarray(spacing), axis=2).min(1)
+    shape = np.maximum(asking.max(0), asked.max(0)) + 1
+    assert_allclose(nearest(asking, asked, spacing), expected, rtol=1e-5)
+    assert_allclose(nearest(asking + 700, asked + 700, spacing), expected, rtol=1e-5)
+    assert_allclose(_climbed(asking, asked, spacing), expected, rtol=1e-9)
+    assert_allclose(_mapped(asking, asked, shape, spacing), expected, rtol=1e-5)
+
+
+def test_one_point_far_away_is_found():
+    one, other = np.array([[0, 0, 0]], np.int32), np.array([[300, 400, 0]], np.int32)
+    assert_allclose(nearest(one, other, (1.0, 1.0, 1.0)), [500])
+    assert_allclose(nearest(one, one, (1.0, 1.0, 1.0)), [0])
+
+
+def as_set(surface):
+    return sorted((*point, round(weight, 9)) for point, weight in zip(surface.points.tolist(), surface.weights.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("shape", [(7, 9, 8), (1, 12, 9), (2, 2, 2)])
+@pytest.mark.parametrize("values", [(1, 2, 3), (3, -2, 70_000), (5,)])
+def test_all_classes_in_one_pass_have_the_surfaces_they_have_alone(shape, values, monkeypatch):
+    monkeypatch.setattr("autounet.metrics.extract.SLAB", 100)  # so that there are several slabs
+    rng = np.random.default_rng(0)
+    label = rng.choice([0, 0, 11, *values], shape).astype(np.int32)
+    found = label_surfaces(label, values, shape, (2.0, 1.0, 0.5))
+    for value in values:
+        alone = mask_surfaces(label == value, shape, (2.0, 1.0, 0.5))
+        assert as_set(found[value].boundary) == as_set(alone.boundary)
+        assert as_set(found[value].area) == as_set(alone.area)
+
+
+def test_classes_that_are_scattered_score_as_they_do_alone():
+    rng = np.random.default_rng(1)
+    truth = np.where(rng.random((12, 20, 18)) < 0.1, rng.integers(1, 6, (12, 20, 18)), 0).astype(np.uint8)
+    predicted = np.roll(truth, 1, 2)
+    predicted[predicted == 5] = 0
+    targets = (*((str(v), (v,)) for v in range(1, 7)), ("some", (1, 2)), ("again", (1,)))
+    found = target_surfaces(truth, predicted, targets, (2.0, 1.0, 1.0), (1.0,) * 8)
+    for name, values in targets:
+        alone = surface_scores(np.isin(truth, values), np.isin(predicted, values), (2.0, 1.0, 1.0), 1.0)
+        for (metric, _, a), (_, _, b) in zip(found[name].rows(), alone.rows(), strict=True):
+            assert_allclose(a, b, rtol=1e-9, err_msg=f"{name} {metric}")
+    assert found["5"].nsd_area == 0
+    assert np.isnan(found["6"].nsd_area)
+    assert found["again"] == found["1"]
 
 
 def test_two_single_voxels_three_apart_are_three_spacings_apart():
@@ -110,7 +155,7 @@ def test_empty_masks_follow_the_stated_rules():
 def test_a_picture_has_an_edge_in_its_plane_only():
     square = np.zeros((1, 8, 8), bool)
     square[0, 2:7, 2:7] = True
-    assert len(boundary(square, (slice(0, 1), slice(0, 8), slice(0, 8)), square.shape).points) == 16
+    assert len(boundary_of(square, square.shape).points) == 16
 
 
 masks = st.integers(0, 2**32 - 1).map(lambda seed: np.random.default_rng(seed).random((4, 5, 6)) > 0.6)

@@ -27,6 +27,11 @@ from planners.hardware import Budget, GiB, Hardware
 def worked(folder: Path, *, kind: str = "organs", cases: int = 6, size: int = 40) -> Path:
     """The work folder. The first case has its last class missed and a blob invented; later ones are moved a little less each."""
     make(kind, folder / "data", cases=cases, size=size)
+    return after_a_run(folder)
+
+
+def after_a_run(folder: Path) -> Path:
+    """The same for a dataset that lies in folder/data."""
     job = Job(work=folder / "data.autounet", progress=Progress.silent())
     dataset = check(folder / "data", job)
     hardware = Hardware(accelerator="cpu", name="cpu", accelerator_bytes=0, host_bytes=8 * GiB, cores=2)
