@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autounet.augment.draw import Drawn, draw
+from autounet.augment.gather import OUTSIDE
 from autounet.augment.intensity import apply_effects
-from autounet.augment.spatial import OUTSIDE, flipped, sampling_points, warp_image, warp_labels
+from autounet.augment.spatial import flipped, warp
 from autounet.losses.level import Targets
 from autounet.losses.maps import border_weights, skeletons
 from autounet.rng import generator
@@ -98,20 +99,23 @@ class Source:
         image_np, label_np = case.read((inside[0], inside[1], inside[2]))
         assert label_np is not None, "training cases have labels"
         maps = [label_np] if self.previous is None else [label_np, self.previous[place.case][inside]]
-        image, labels = torch.from_numpy(image_np), torch.from_numpy(np.stack([m.astype(np.int16) for m in maps]))
+        kind = np.int8 if len(self.recipe.plan.labels.classes) < np.iinfo(np.int8).max else np.int16
+        labels_np = np.empty((len(maps), *label_np.shape), kind)
+        for own, found in zip(labels_np, maps, strict=True):
+            own[...] = found
+        image, labels = torch.from_numpy(image_np), torch.from_numpy(labels_np)
         if not drawn.warped:
             filled = (_padded(image, spans, inside, 0.0), _padded(labels, spans, inside, OUTSIDE))
             return flipped(filled[0], drawn.flips).contiguous(), flipped(filled[1], drawn.flips).contiguous()
         middle = [lower + (edge - 1) / 2 - part.start for lower, edge, part in zip(place.lower_zyx, patch, inside, strict=True)]
-        points = sampling_points(drawn, patch, (middle[0], middle[1], middle[2]), image.device)
-        return warp_image(image, points, patch, drawn.in_plane), warp_labels(labels, points, patch, drawn.in_plane)
+        return warp(image, labels, drawn, patch, (middle[0], middle[1], middle[2]))
 
     def _finished(self, case: str, image: Tensor, labels: Tensor, drawn: Drawn, rng: np.random.Generator) -> Sample:
         labels.clamp_min_(0)  # outside is background
         for axis, table in self.recipe.side_swaps:
             if axis in drawn.flips:
                 labels = torch.tensor(table, dtype=labels.dtype)[labels.long()]
-        label, plan = labels[0], self.recipe.plan
+        label, plan = labels[0].to(torch.int16), self.recipe.plan
         if self.previous is not None:
             from autounet.augment.cascade import disturbed_one_hot
 

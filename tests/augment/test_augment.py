@@ -10,8 +10,10 @@ from torch.nn import functional
 
 from autounet.augment.cascade import disturbed_one_hot, one_hot
 from autounet.augment.draw import SAME, Drawn, Effect, Elastic, draw, rotation
+from autounet.augment.gather import resampled
 from autounet.augment.intensity import apply_effects, gaussian
-from autounet.augment.spatial import displacement, flipped, sampling_points, warp_image, warp_labels
+from autounet.augment.spatial import displacement, flipped, sampling_points
+from autounet.augment.spatial import warp as warp_box
 from autounet.rng import generator
 from planners.plan import Augmentation, Step
 
@@ -38,8 +40,8 @@ def rows(matrix):
 def warp(image, label, drawn, patch, lower):
     """What the sampler does, on a whole volume."""
     middle = tuple(start + (edge - 1) / 2 for start, edge in zip(lower, patch, strict=True))
-    points = sampling_points(drawn, patch, middle, CPU)
-    return warp_image(image, points, patch, drawn.in_plane), warp_labels(label[None], points, patch, drawn.in_plane)[0]
+    warped, labels = warp_box(image, label[None], drawn, patch, middle)
+    return warped, labels[0]
 
 
 def volume(shape=(12, 14, 16), seed=0):
@@ -132,9 +134,11 @@ def test_images_are_interpolated_linearly_and_zero_outside():
 def test_in_plane_warps_agree_with_the_general_ones():
     image, label = volume((6, 20, 20), seed=5)
     drawn = Drawn(matrix=rows(rotation(np.array([0.7, 0, 0]), in_plane=True) @ np.diag([1, 0.8, 0.8])), flips=(1,))
-    flat, _ = warp(image, label, drawn, (4, 12, 12), (1, 4, 4))
+    flat, labels = warp(image, label, drawn, (4, 12, 12), (1, 4, 4))
     points = sampling_points(drawn, (4, 12, 12), (2.5, 9.5, 9.5), CPU)
-    torch.testing.assert_close(flat, warp_image(image, points, (4, 12, 12), in_plane=False), atol=1e-5, rtol=1e-5)
+    general = resampled(image, label[None], points, (4, 12, 12))
+    torch.testing.assert_close(flat, general[0], atol=1e-5, rtol=1e-5)
+    assert torch.equal(labels, general[1][0])
 
 
 @pytest.mark.parametrize("seed", range(6))
