@@ -138,10 +138,21 @@ def test_all_runs_the_slow_tests_too(fresh: Machine) -> None:
     fresh.call("test", "--all")
     (tests,) = (call for call in fresh.calls if "-m pytest" in call)
     assert "not slow" not in tests
+    assert "--none-skipped" in tests
 
 
-def test_an_unknown_word_is_refused_before_anything_is_made(fresh: Machine) -> None:
-    done = fresh.call("test", "--fast")
+def test_tests_may_be_chosen_by_name_and_the_last_line_says_what_was_not_run(fresh: Machine) -> None:
+    done = fresh.call("test", "-k", "geometry or flips")
+    assert done.returncode == 0
+    assert [line for line in done.stderr.splitlines() if line.startswith("== ")] == ["== tests"]
+    assert "-m not slow -k geometry or flips" in next(call for call in fresh.calls if "-m pytest" in call)
+    said = done.stderr.splitlines()[-1]
+    assert said == "the tests named geometry or flips passed; format, lint, types, imports, docs and all other tests were not run"
+
+
+@pytest.mark.parametrize("words", [["--fast"], ["-k"], ["-k", ""], ["--all", "-k", "x"], ["-k", "x", "y"], ["", "y"]])
+def test_an_unknown_word_is_refused_before_anything_is_made(fresh: Machine, words: list[str]) -> None:
+    done = fresh.call("test", *words)
     assert (done.returncode, fresh.calls) == (2, [])
 
 
