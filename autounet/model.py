@@ -18,9 +18,12 @@ from planners.labels import Labels
 from planners.plan import Plan
 
 if TYPE_CHECKING:
-    from autounet.images.image import Header
+    from autounet.images.image import Header, ImageInfo
     from autounet.inference.ensemble import Ensemble
+    from autounet.inference.outlook import Outlook, Pace
     from autounet.inference.settings import Member
+    from autounet.inference.witness import Onlooker
+    from autounet.metrics.expectation import Guess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +38,15 @@ class Mask:
     disagreement_zyx: NDArray[np.float32] | None = None
     notes: tuple[str, ...] = ()
     header: "Header | None" = None
+    differences: tuple[str, ...] = ()  # from what the model was trained on
+    guess: "Guess | None" = None  # how good the mask probably is, where the model knows
+
+    @property
+    def look(self) -> tuple[str, ...]:
+        """Why a person should look at this mask; empty when there is no reason."""
+        if self.guess is None or not self.guess.look:
+            return self.differences
+        return (f"its Dice may be as low as {self.guess.low:.2f}", *self.differences)
 
     def save(self, path: Path | str) -> None:
         """Write the mask with the geometry of the image."""
@@ -125,12 +137,16 @@ class Model:
         from autounet.inference.ensemble import predict_case
         from autounet.inference.postprocess import post_process
         from autounet.inference.settings import label_values
+        from autounet.inference.temper import temper
 
         options = self._options(wish)
         if not wish.unusual_geometry:
             check_orientation(geometry, self.bundle.fingerprint, self.plan)
-        notes = (*notes, *differences(voxels_czyx, geometry, self.bundle.fingerprint, self.plan))
-        prediction = predict_case(self.ensemble, voxels_czyx, geometry, options)
+        odd = differences(voxels_czyx, geometry, self.bundle.fingerprint, self.plan)
+        witness = self._onlooker()
+        prediction = predict_case(self.ensemble, voxels_czyx, geometry, options, witness)
+        if prediction.probabilities_kzyx is not None:
+            temper(prediction.probabilities_kzyx, self.bundle.selection.temperature, softmax=not self.labels.regions)
         label_zyx = prediction.label_zyx
         if wish.post_process:
             label_zyx = post_process(label_zyx, self.bundle.selection.post_steps, self.labels, geometry)
@@ -143,9 +159,43 @@ class Model:
             probabilities_kzyx=prediction.probabilities_kzyx,
             entropy_zyx=prediction.entropy_zyx,
             disagreement_zyx=prediction.disagreement_zyx,
-            notes=notes,
+            notes=(*notes, *odd),
             header=header,
+            differences=odd,
+            guess=None if witness is None else self._guess(witness),
         )
+
+    def _onlooker(self) -> "Onlooker | None":
+        if self.bundle.selection.expectation is None:
+            return None
+        from autounet.inference.votes_to_labels import Decision
+        from autounet.inference.witness import Onlooker
+
+        return Onlooker(Decision.of(self.labels), [member.weight for member in self.ensemble.chosen])
+
+    def _guess(self, witness: "Onlooker") -> "Guess":
+        from autounet.metrics.expectation import guess
+        from autounet.metrics.opinions import expected_dice
+
+        expectation = self.bundle.selection.expectation
+        assert expectation is not None
+        return guess(expectation, expected_dice(witness.expected))
+
+    def outlook(self, infos: "Sequence[ImageInfo]", wish: Wish, base_bytes: int, limit_bytes: int) -> "Outlook":
+        """Memory and work of an image (one file a channel), from its headers; refused with the numbers when it cannot fit."""
+        from autounet.inference.outlook import outlook
+
+        voxel_bytes = sum(info.voxel_bytes for info in infos)
+        options = self._options(wish)
+        return outlook(
+            self.ensemble, infos[0].geometry, options, voxel_bytes=voxel_bytes, base_bytes=base_bytes, limit_bytes=limit_bytes
+        )
+
+    def pace(self) -> "Pace":
+        """How fast this model is here, to be learned."""
+        from autounet.inference.outlook import Pace
+
+        return Pace(next(iter(self.ensemble.members.values())))
 
     def _options(self, wish: Wish) -> Any:
         from autounet.inference.ensemble import Options

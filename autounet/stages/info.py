@@ -10,6 +10,7 @@ from autounet.progress.wording import size
 from planners.errors import UserError
 
 if TYPE_CHECKING:
+    from autounet.store.selection import Selection
     from planners.plan import Configuration, Plan
 
 STEPS = (
@@ -59,7 +60,8 @@ def _model(path: Path) -> Facts:
     if chosen.scores:
         lines.append(f"  Dice        {chosen.mean_dice:.3f} out of fold, over {chosen.cases} cases")
         lines += [f"              {s.name} {s.dice:.3f} ({s.low:.3f} to {s.high:.3f})" for s in chosen.scores]
-    lines += [f"  repairs     {s.kind} of {s.target}" for s in chosen.post_steps]
+    lines += [f"  repairs     {s.words}" for s in chosen.post_steps]
+    lines += [f"  {line}" for line in (*(p.words for p in chosen.presets), *_honesty(chosen))]
     lines += [f"  licences    weights: {card.licence_weights}; data: {card.licence_data}", f"  intended    {card.intended_use}"]
     plain = {
         "kind": "model",
@@ -69,6 +71,20 @@ def _model(path: Path) -> Facts:
         "labels": to_plain(plan.labels),
     }
     return Facts(lines=tuple(lines), plain=plain)
+
+
+def _honesty(chosen: Selection) -> tuple[str, ...]:
+    """What is known of the probabilities, and of masks without truth."""
+    lines = []
+    if chosen.calibration is not None:
+        found = chosen.calibration
+        lines.append(f"calibrated  temperature {chosen.temperature:.3g}, ECE {found.ece_before:.4f} before, {found.ece_after:.4f} after")
+    if chosen.expectation is not None:
+        wide = chosen.expectation.above - chosen.expectation.below
+        lines.append(
+            f"foresees    the Dice of a mask within an interval {wide:.2f} wide ({chosen.expectation.coverage:.0%}); low ones are named"
+        )
+    return tuple(lines)
 
 
 def _plan_file(path: Path) -> Facts:

@@ -25,8 +25,8 @@ from autounet.inference.postprocess import post_process
 from autounet.inference.presets import measure_presets
 from autounet.job import Job
 from autounet.metrics.choice import Team, choose, ensembles_worth_trying, fold_scores, mean_interval, or_zero, per_case, target_scores
+from autounet.metrics.expectation import fit_expectation
 from autounet.metrics.opinions import Expected, Opinion, Sample, expected_dice, opinion_path
-from autounet.metrics.outlook import fit_outlook
 from autounet.metrics.repairs import CaseTables, choose_repairs, divided
 from autounet.metrics.score_files import write_scores
 from autounet.metrics.scores import Scores
@@ -172,8 +172,9 @@ def _sure(plan: Plan, selection: Selection, scores: Scores, heard: Heard) -> Sel
     fitted = fit_temperature([heard.samples[c] for c in cases], [heard.fold_of[c] for c in cases], plan.labels)
     reached = per_case(scores)
     known = [case for case in sorted(heard.expected) if case in reached]
-    outlook = fit_outlook([expected_dice(heard.expected[c]) for c in known], [reached[c] for c in known], [heard.fold_of[c] for c in known])
-    return replace(selection, temperature=fitted.temperature, calibration=fitted.calibration, outlook=outlook)
+    said, folds = [expected_dice(heard.expected[c]) for c in known], [heard.fold_of[c] for c in known]
+    expectation = fit_expectation(said, [reached[c] for c in known], folds)
+    return replace(selection, temperature=fitted.temperature, calibration=fitted.calibration, expectation=expectation)
 
 
 def _trained_seconds(work: Path, folds: Mapping[str, Sequence[int]]) -> float:

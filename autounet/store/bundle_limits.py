@@ -73,7 +73,7 @@ def check_selection(selection: Selection, plan: Plan, weights: Sequence[tuple[st
     for preset in selection.presets:
         if not 0.05 <= preset.step_fraction <= 1 or not 0 <= preset.folds <= MAX_FOLDS:
             raise UserError(f"{where}: the preset {preset.name} steps by {preset.step_fraction} with {preset.folds} folds", _FIX)
-    _check_outlook(selection, where)
+    _check_expectation(selection, where)
     if not 0.01 <= selection.temperature <= 100:
         raise UserError(f"{where}: a temperature of {selection.temperature}", _FIX)
 
@@ -89,14 +89,14 @@ def _check_repairs(selection: Selection, names: Collection[str], where: str) -> 
             raise UserError(f"{where}: a repair along the axis {step.axis}, below {step.minimum_mm3} mm³", _FIX)
 
 
-def _check_outlook(selection: Selection, where: str) -> None:
+def _check_expectation(selection: Selection, where: str) -> None:
     """A rising curve, or none."""
-    outlook = selection.outlook
-    if outlook is None:
+    expectation = selection.expectation
+    if expectation is None:
         return
-    _bound(len(outlook.expected), MAX_KNOTS, "knots of a curve", where)
-    rising = all(a <= b for line in (outlook.expected, outlook.dice) for a, b in pairwise(line))
-    if not outlook.expected or len(outlook.expected) != len(outlook.dice) or not rising:
+    _bound(len(expectation.expected), MAX_KNOTS, "knots of a curve", where)
+    rising = all(a <= b for line in (expectation.expected, expectation.dice) for a, b in pairwise(line))
+    if not expectation.expected or len(expectation.expected) != len(expectation.dice) or not rising:
         raise UserError(f"{where}: the curve of expected Dice does not rise", _FIX)
 
 

@@ -57,6 +57,14 @@ class Preset:
     seconds_per_case: float | None = None  # with that many folds, on the machine that selected
     cases: int = 0  # it was measured on
 
+    @property
+    def words(self) -> str:
+        """In a line."""
+        folds = "all folds" if not self.folds else f"{self.folds} fold{'s' if self.folds > 1 else ''}"
+        cost = "" if self.seconds_per_case is None else f", {self.seconds_per_case:.3g} s a case"
+        dice = "" if self.dice is None else f", Dice {self.dice:.4f} by one fold on {self.cases} case{'s' if self.cases > 1 else ''}"
+        return f"--{self.name:<9} step {self.step_fraction:g}, {'mirrored' if self.mirror else 'not mirrored'}, {folds}{cost}{dice}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
@@ -105,13 +113,14 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook:
+class Expectation:
     """From the Dice that networks expect of their own mask to the one that out-of-fold cases had, and how far those lay off."""
 
     expected: tuple[float, ...]  # rising
     dice: tuple[float, ...]  # never falling; in between, straight lines
     below: float  # the interval reaches so far down (negative) …
     above: float  # … and so far up
+    lowest: float = 0.0  # expected by any of the cases; below it nothing is known
     coverage: float = 0.9
     look_below: float = 0.0  # whoever may fall below this Dice is to be looked at …
     look_quantile: float = 0.1  # … which this share of the out-of-fold cases did
@@ -131,7 +140,7 @@ class Selection:
     presets: tuple[Preset, ...] = ()
     temperature: float = 1.0
     calibration: Calibration | None = None
-    outlook: Outlook | None = None
+    expectation: Expectation | None = None
     folds: tuple[FoldScore, ...] = ()
     mean_low: float | None = None  # of the 95 % interval of the mean over patients
     mean_high: float | None = None
@@ -155,10 +164,21 @@ class Selection:
 
     def lines(self, model: object) -> tuple[str, ...]:
         """How good it is, how sure, and what to type next."""
+        return self._good(), f"{self._sure()}Chosen: {self.why}", f"Predict with: autounet predict {quote(str(model))} IMAGES MASKS"
+
+    def _good(self) -> str:
         if not self.scores:
-            good = "Not validated: no case was held out of the training of a fold."
-        else:
-            parts = ", ".join(f"{s.name} {s.dice:.3f} ({s.low:.3f} to {s.high:.3f})" for s in self.scores[:6])
-            more = f", and {len(self.scores) - 6} more" if len(self.scores) > 6 else ""
-            good = f"Out-of-fold Dice over {self.cases} case{'s' if self.cases != 1 else ''}: mean {self.mean_dice:.3f}; {parts}{more}."
-        return good, f"Chosen: {self.why}", f"Predict with: autounet predict {quote(str(model))} IMAGES MASKS"
+            return "Not validated: no case was held out of the training of a fold."
+        parts = ", ".join(f"{s.name} {s.dice:.3f} ({s.low:.3f} to {s.high:.3f})" for s in self.scores[:6])
+        more = f", and {len(self.scores) - 6} more" if len(self.scores) > 6 else ""
+        return f"Out-of-fold Dice over {self.cases} case{'s' if self.cases != 1 else ''}: mean {self.mean_dice:.3f}; {parts}{more}."
+
+    def _sure(self) -> str:
+        """The interval of the mean, the spread of the folds, and what was repaired."""
+        said = []
+        if self.scores and self.mean_low is not None and self.mean_high is not None:
+            said.append(f"Sure to {self.mean_low:.3f} to {self.mean_high:.3f} (95 % over patients)")
+        if len(self.folds) > 1:
+            said.append(f"folds from {min(f.dice for f in self.folds):.3f} to {max(f.dice for f in self.folds):.3f}")
+        said += [step.words for step in self.post_steps[:2]]
+        return f"{'; '.join(said)}. " if said else ""

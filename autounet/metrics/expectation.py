@@ -11,7 +11,7 @@ from math import ceil, isnan
 import numpy as np
 from numpy.typing import NDArray
 
-from autounet.store.selection import Outlook
+from autounet.store.selection import Expectation
 
 LEAST_CASES = 10
 COVERAGE, LOOK_QUANTILE = 0.9, 0.1
@@ -28,7 +28,7 @@ class Guess:
     look: bool  # its lower bound is below what most held-out cases reached
 
 
-def fit_outlook(expected: Sequence[float], dice: Sequence[float], parts: Sequence[int]) -> Outlook | None:
+def fit_expectation(expected: Sequence[float], dice: Sequence[float], parts: Sequence[int]) -> Expectation | None:
     """From held-out cases, and the fold of each; None when they are too few to say anything."""
     kept = [i for i, (e, d) in enumerate(zip(expected, dice, strict=True)) if not isnan(e) and not isnan(d)]
     if len(kept) < LEAST_CASES:
@@ -44,11 +44,12 @@ def fit_outlook(expected: Sequence[float], dice: Sequence[float], parts: Sequenc
     tail = (1 - COVERAGE) / 2
     level = float(np.quantile(y, LOOK_QUANTILE))
     places, heights = knots(x, y)
-    return Outlook(
+    return Expectation(
         expected=tuple(float(f"{v:.6g}") for v in places),
         dice=tuple(float(f"{v:.6g}") for v in heights),
         below=-_reach(-residuals, tail),
         above=_reach(residuals, tail),
+        lowest=float(x.min()),
         coverage=COVERAGE,
         look_below=level,
         look_quantile=LOOK_QUANTILE,
@@ -56,11 +57,13 @@ def fit_outlook(expected: Sequence[float], dice: Sequence[float], parts: Sequenc
     )
 
 
-def guess(outlook: Outlook, expected: float) -> Guess:
+def guess(expectation: Expectation, expected: float) -> Guess:
     """What the curve says of a new mask, with an interval."""
-    dice = float(np.clip(np.interp(expected, outlook.expected, outlook.dice), 0, 1))
-    low, high = max(0.0, dice + outlook.below), min(1.0, dice + outlook.above)
-    return Guess(dice=dice, low=low, high=high, look=low < outlook.look_below)
+    dice = float(np.clip(np.interp(expected, expectation.expected, expectation.dice), 0, 1))
+    low, high = max(0.0, dice + expectation.below), min(1.0, dice + expectation.above)
+    if expected < expectation.lowest:  # the networks trust it less than any held-out case
+        low = 0.0
+    return Guess(dice=dice, low=low, high=high, look=low < expectation.look_below)
 
 
 def knots(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
