@@ -33,6 +33,7 @@ class Wishes:
     gpu_memory_bytes: int | None = None
     seconds: float | None = None
     iterations: int | None = None
+    extend: tuple[int | None, float | None] | None = None  # steps, or seconds, beyond what is finished
     target: str | None = None
     configurations: tuple[str, ...] | None = None
     folds: tuple[int, ...] | None = None
@@ -135,6 +136,7 @@ def train(data: Dataset, plan: Plan, job: Job, wishes: Wishes, group: Group | No
     """Every fold of every configuration, and the masks of the cases each fold did not see."""
     from autounet.data.splits import read_splits
     from autounet.stages import train as stage
+    from autounet.training.order import Extension
 
     if group is not None:
         if wishes.devices:
@@ -153,6 +155,7 @@ def train(data: Dataset, plan: Plan, job: Job, wishes: Wishes, group: Group | No
         seconds=wishes.seconds,
         iterations=wishes.iterations,
         start=wishes.start,
+        extend=None if wishes.extend is None else Extension(iterations=wishes.extend[0], seconds=wishes.extend[1]),
         devices=_every_device(wishes.devices),
         group=group,
         workers=wishes.workers,

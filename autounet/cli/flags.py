@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter, Token
 
-from autounet.cli.quantities import parse_bytes, parse_devices, parse_names, parse_numbers, parse_seconds
+from autounet.cli.quantities import parse_bytes, parse_devices, parse_names, parse_numbers, parse_seconds, parse_steps_or_seconds
 
 COMMON = Group("Flags of every verb", sort_key=10)
 
@@ -68,6 +68,11 @@ class Choices:
     "Only these, say 0 or 0-2."
     iterations: Annotated[int | None, Parameter(metavar="N")] = None
     "Training steps a fold; default: the plan's."
+    extend: Annotated[
+        tuple[int | None, float | None] | None,
+        Parameter(converter=_by(parse_steps_or_seconds), n_tokens=1, accepts_keys=False, metavar="AMOUNT"),
+    ] = None
+    "Train what is finished on from its last checkpoint: 5000 more steps a fold, or 2h for all together."
     target: Literal["cpu", "cuda", "mps"] | None = None
     "Where the model will predict; default: here."
     layout: Annotated[str | None, Parameter(metavar="NAME")] = None

@@ -189,6 +189,7 @@ def _wishes(choices: Choices) -> Wishes:
         gpu_memory_bytes=choices.gpu_memory,
         seconds=choices.time,
         iterations=choices.iterations,
+        extend=choices.extend,
         target=choices.target,
         configurations=choices.configurations,
         folds=choices.folds,

@@ -37,6 +37,16 @@ def parse_numbers(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(numbers))
 
 
+def parse_steps_or_seconds(text: str) -> tuple[int | None, float | None]:
+    """5000 (steps), or 90s, 40m, 4h (time)."""
+    if text.strip().isdecimal() and int(text) > 0:
+        return int(text), None
+    try:
+        return None, parse_seconds(text)
+    except ValueError:
+        raise ValueError(f'"{text}" is no number of steps and no time, write for example 5000 or 2h') from None
+
+
 def parse_devices(text: str) -> tuple[str, ...]:
     """cuda:0,cuda:1, or all; one that is named twice trains two folds at a time."""
     names = tuple(part.strip() for part in text.split(",") if part.strip())

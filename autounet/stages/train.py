@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,8 @@ from autounet.job import Job
 from autounet.store.lock import lock
 from autounet.store.manifest import Manifest
 from autounet.store.strict import read_value, write_value
-from autounet.training.order import in_order, limited_schedule, rounds, wanted_folds
-from autounet.training.recipe import Recipe
+from autounet.training.order import Extension, in_order, limited_schedule, rounds, wanted_folds
+from autounet.training.recipe import Recipe, partly_annotated
 from planners.errors import UserError
 from planners.plan import Configuration, Plan
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from autounet.training.launched import Group
 
 RUN_SCHEMA = 1
-RECORD, WEIGHTS = "run.json", "weights.safetensors"
+RECORD, WEIGHTS, NEXT = "run.json", "weights.safetensors", "next.safetensors"
 CHILD = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from autounet.stages.train import child; sys.exit(child())"
 
 
@@ -55,6 +54,7 @@ class RunRecord:
     validation: tuple[TargetDice, ...]
     validated: tuple[str, ...]
     failed_cases: tuple[str, ...] = ()
+    ended_at_plateau: bool = False  # before its planned end, because nothing was gained any more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,7 @@ class _Run:
     workers: int | None = None
     worker_processes: bool = False
     group: "Group | None" = None
+    extends: bool = False  # it is finished, and goes on
 
     @property
     def folder(self) -> Path:
@@ -96,27 +97,43 @@ def train(  # noqa: PLR0913 - the verb's own choices, each named at the call
     worker_processes: bool = False,
     devices: Sequence[str] = (),
     group: "Group | None" = None,
+    extend: Extension | None = None,
 ) -> None:
     """Train what is not trained yet. `seconds` is for all of it together, `iterations` for each fold, `start` a model to begin with.
+
+    With `extend` finished folds go on; their results stay until the new ones are complete.
 
     On several `devices` folds are trained side by side; in a `group` of processes each fold is trained by all of them.
     """
     chosen = in_order(plan, configurations)
     numbers = wanted_folds(plan, splits, folds)
     job = replace(job, device=devices[0]) if len(devices) == 1 else job
-    share = None if seconds is None else seconds / rounds(chosen, len(numbers), max(1, len(devices)))
+    turns = rounds(chosen, len(numbers), max(1, len(devices)))
+    share = None if seconds is None else seconds / turns
     runs = []
     for configuration in chosen:
         limited = replace(configuration, schedule=limited_schedule(configuration, share, iterations))
         one = _Run(dataset=dataset, plan=plan, configuration=limited, fold=0, job=job, splits=splits, start=start)
         one = replace(one, workers=workers, worker_processes=worker_processes, group=group)
-        runs += [replace(one, fold=fold) for fold in numbers]
+        runs += [_extended(replace(one, fold=fold), extend and extend.shared(turns)) for fold in numbers]
     failed = _side_by_side(runs, tuple(devices)) if len(devices) > 1 else _in_turn(runs)
     if len(failed) == 1:
         raise next(iter(failed.values()))
     if failed:
         first = "; ".join(f"{name}: {error.problem}" for name, error in list(failed.items())[:3])
         raise UserError(f"{len(failed)} of {len(runs)} folds are not trained ({first})", "mend this and type the same command again")
+
+
+def _extended(run: _Run, extend: Extension | None) -> _Run:
+    if extend is None or not _finished(run):
+        return run
+    if not any((run.folder / "checkpoints").glob("*.json")):
+        raise UserError(
+            f"{run.name} cannot go on: its checkpoints are gone", f"leave out --extend, or remove {run.folder} to train it anew"
+        )
+    record = read_value(run.folder / RECORD, RunRecord)
+    schedule = extend.of(run.configuration.schedule, record.iterations, record.seconds)
+    return replace(run, configuration=replace(run.configuration, schedule=schedule), extends=True)
 
 
 def _in_turn(runs: Sequence[_Run]) -> dict[str, UserError]:
@@ -159,6 +176,7 @@ def _side_by_side(runs: Sequence[_Run], devices: tuple[str, ...]) -> dict[str, U
             splits=run.splits,
             fold=run.fold,
             start=None if run.start is None else str(run.start.resolve()),
+            extends=run.extends,
             workers=run.workers,
             worker_processes=run.worker_processes,
         )
@@ -180,6 +198,7 @@ def child() -> int:
             job=job,
             splits=errand.splits,
             start=start,
+            extends=errand.extends,
             workers=errand.workers,
             worker_processes=errand.worker_processes,
         )
@@ -198,7 +217,17 @@ def _train_one(run: _Run) -> None:
     from autounet.training.state import recipe_key
 
     cases, group = open_prepared(run.job.work, run.plan, run.configuration.name), run.group
-    recipe = _recipe(run, [c for c in run.splits.folds[run.fold].train if c in cases])
+    names = [c for c in run.splits.folds[run.fold].train if c in cases]
+    if not names:
+        raise UserError(f"{run.name} has no case to train on", "look at what `autounet prepare` reports")
+    recipe = Recipe(
+        plan=run.plan,
+        configuration=run.configuration,
+        fold=run.fold,
+        seed=run.job.seed,
+        train=tuple(names),
+        annotated=partly_annotated(run.dataset, run.plan, names),
+    )
     writes = group is None or group.first
     done = writes and _done(run, recipe_key(recipe))
     if done if group is None else group.agreed(f"{run.name}: is it done?", "yes" if done else ""):
@@ -226,9 +255,10 @@ def _fold(
     validation: Mapping[str, PreparedCase],
     previous: Mapping[str, Any],
 ) -> "Fold":
+    from autounet.training.finetune import weights_of
     from autounet.training.fold import Fold
     from autounet.training.loader import Workers
-    from autounet.training.validation import quick_score
+    from autounet.training.validation import cost_in_steps, quick_score
 
     look = dict(list(validation.items())[: run.plan.validation.cases])
     return Fold(
@@ -236,76 +266,54 @@ def _fold(
         cases={c: cases[c] for c in recipe.train},
         folder=run.folder,
         validate=partial(quick_score, run.plan, run.configuration, look, previous.get) if look else None,
-        validation_steps=_cost(run.configuration, look),
+        validation_steps=cost_in_steps(run.configuration, look),
         previous={c: previous[c] for c in recipe.train} if run.configuration.previous is not None else None,
-        start=_start(run, recipe),
+        start=None if run.start is None else weights_of(run.start, recipe, run.job.progress.note),
         workers=Workers(count=run.workers, processes=run.worker_processes),
     )
 
 
 def _publish(run: _Run, trained: "Trained", recipe: Recipe, validation: Mapping[str, PreparedCase], previous: Mapping[str, Any]) -> None:
-    """Weights, the masks of the cases that were held out, and the record that says that they are there."""
+    """Weights, the masks of the cases that were held out, and the record that says that they are there.
+
+    Until the last mask is made, everything that was published before stays as it is.
+    """
+    from autounet.store.files import publish_tree, remove_file
     from autounet.store.weights import save_tensors
 
-    manifest = Manifest.open(run.job.work)
+    manifest, found = Manifest.open(run.job.work), list[Any]()
     weights, done = ((run.folder / name).relative_to(run.job.work).as_posix() for name in (WEIGHTS, RECORD))
-    manifest.remove(weights, done)  # first, or a kill in between leaves a file that its entry does not describe
-    manifest.add(
-        weights, save_tensors(run.folder / WEIGHTS, trained.weights, {"configuration": run.configuration.name, "fold": str(run.fold)})
-    )
-    scores, failed = _validate(run, trained, validation, previous)
+    told = {"configuration": run.configuration.name, "fold": str(run.fold)}
+    digest = save_tensors(run.folder / NEXT, trained.weights, told)
+
+    def fill(folder: Path) -> None:
+        found.append(_validate(run, trained, validation, previous, (folder, digest.sha256)))
+        manifest.remove(weights, done)  # first, or a kill in between leaves files that their entries do not describe
+
+    publish_tree(run.folder / "validation", fill)
+    manifest.add(weights, save_tensors(run.folder / WEIGHTS, trained.weights, told))
+    remove_file(run.folder / NEXT)
+    scores, failed = found[0]
     unprepared = [c for c in run.splits.folds[run.fold].validation if c not in validation]
     manifest.add(done, write_value(run.folder / RECORD, _record(run, trained, recipe, scores, (*failed, *unprepared))))
 
 
-def _recipe(run: _Run, names: Sequence[str]) -> Recipe:
-    if not names:
-        raise UserError(f"{run.name} has no case to train on", "look at what `autounet prepare` reports")
-    index = {c.name: i for i, c in enumerate(run.plan.labels.classes)}
-    partly = []
-    for name in names:
-        drawn = run.dataset.case(name).annotated
-        if drawn is not None:
-            partly.append((name, tuple(sorted(index[n] for n in drawn if n in index))))
-    return Recipe(
-        plan=run.plan, configuration=run.configuration, fold=run.fold, seed=run.job.seed, train=tuple(names), annotated=tuple(partly)
-    )
-
-
-def _cost(configuration: Configuration, cases: Mapping[str, PreparedCase]) -> float:
-    """Of scoring whole cases, in training steps: half-overlapping tiles see each voxel 2 times an axis, forward is a third of a step."""
-    voxels = sum(prod(max(size, edge) for size, edge in zip(c.shape_zyx, configuration.patch_zyx, strict=True)) for c in cases.values())
-    overlap = float(2**configuration.dimensions)
-    return voxels * overlap / (prod(configuration.patch_zyx) * configuration.batch_size) / 3
-
-
-def _start(run: _Run, recipe: Recipe) -> dict[str, Any] | None:
-    """Weights of another model in the shapes of this one; what was taken is said."""
-    if run.start is None:
-        return None
-    from autounet.networks import build
-    from autounet.store.bundle import open_bundle
-    from autounet.training.finetune import fitted
-
-    bundle = open_bundle(run.start)
-    name, fold = next((w for w in bundle.weights if w[0] == run.configuration.name), bundle.weights[0])
-    fresh = build(run.configuration.architecture, recipe.channels_in, run.plan.labels.heads).state_dict()
-    found = fitted(fresh, bundle.tensors(name, fold), run.plan, bundle.plan)
-    for line in found.lines():
-        run.job.progress.note(f"{run.start.name}, fold {fold} of {name}: {line}")
-    return found.weights
+def _finished(run: _Run) -> bool:
+    """A file is not a proof: what was killed before it was entered, or has changed since, is trained to its end again."""
+    manifest = Manifest.open(run.job.work)
+    return all(manifest.has((run.folder / name).relative_to(run.job.work).as_posix(), "hash") for name in (RECORD, WEIGHTS))
 
 
 def _done(run: _Run, key: str) -> bool:
-    path, manifest = run.folder / RECORD, Manifest.open(run.job.work)
-    # A file is not a proof: what was killed before it was entered, or has changed since, is trained to its end again.
-    if not all(manifest.has((run.folder / name).relative_to(run.job.work).as_posix(), "hash") for name in (RECORD, WEIGHTS)):
+    if not _finished(run):
         return False
-    record = read_value(path, RunRecord)
+    record = read_value(run.folder / RECORD, RunRecord)
     if record.recipe != key:
         raise UserError(
             f"{run.name} was trained by another plan", f"remove {run.folder} to train it anew, or bring back the plan it was trained with"
         )
+    if run.extends or record.ended_at_plateau:
+        return not run.extends
     schedule = run.configuration.schedule
     return record.seconds >= schedule.seconds * 0.98 if schedule.seconds is not None else record.iterations >= schedule.iterations
 
@@ -319,20 +327,19 @@ def _previous(run: _Run, cases: Mapping[str, PreparedCase]) -> dict[str, Any]:
 
 
 def _validate(
-    run: _Run, trained: "Trained", cases: Mapping[str, PreparedCase], previous: Mapping[str, Any]
+    run: _Run, trained: "Trained", cases: Mapping[str, PreparedCase], previous: Mapping[str, Any], place: tuple[Path, str]
 ) -> tuple[list[dict[str, float]], tuple[str, ...]]:
-    """Predict every held-out case and write its mask; a case that fails is listed, the others go on."""
+    """Predict every held-out case and write its mask; a case that fails is listed, the others go on. `place` is folder and digest."""
     from autounet.training.validation import mask_path
 
     scores, failed = [], []
-    folder = run.folder / "validation"
-    spoke = Manifest.open(run.job.work).digest((run.folder / WEIGHTS).relative_to(run.job.work).as_posix())
+    folder, sha256 = place
     with run.job.progress.task(f"validate {run.name}", total=len(cases), unit="case") as task:
         for name, case in cases.items():
             stop.check()
             try:
                 path = mask_path(folder, run.dataset, run.dataset.case(name))
-                scores.append(_predicted(run, trained, case, path, (previous.get(name), "" if spoke is None else spoke.sha256)))
+                scores.append(_predicted(run, trained, case, path, (previous.get(name), sha256)))
             except UserError as error:
                 run.job.progress.warn(f"{name}: {error}")
                 failed.append(name)
@@ -389,4 +396,5 @@ def _record(run: _Run, trained: "Trained", recipe: Recipe, scores: list[dict[str
         ),
         validated=tuple(c for c in held_out if c not in failed),
         failed_cases=tuple(failed),
+        ended_at_plateau=trained.state.decay_from is not None,
     )

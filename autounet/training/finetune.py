@@ -1,10 +1,12 @@
 """Beginning with the weights of another model: what fits is taken, channels and classes are matched, the rest is fresh."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
+from autounet.training.recipe import Recipe
 from planners.errors import UserError
 from planners.plan import Plan
 
@@ -22,6 +24,20 @@ class Fitted:
         counts = {way: ways.count(way) for way in dict.fromkeys(ways)}
         said = tuple(f"{count} tensors {way}" for way, count in counts.items())
         return said + tuple(f"{name}: {way}" for name, way in self.table if way.startswith("fresh"))
+
+
+def weights_of(model: Path, recipe: Recipe, say: Callable[[str], None]) -> dict[str, Tensor]:
+    """Weights of a model file in the shapes of this training; what was taken is said."""
+    from autounet.networks import build
+    from autounet.store.bundle import open_bundle
+
+    bundle, configuration = open_bundle(model), recipe.configuration
+    name, fold = next((w for w in bundle.weights if w[0] == configuration.name), bundle.weights[0])
+    fresh = build(configuration.architecture, recipe.channels_in, recipe.plan.labels.heads).state_dict()
+    found = fitted(fresh, bundle.tensors(name, fold), recipe.plan, bundle.plan)
+    for line in found.lines():
+        say(f"{model.name}, fold {fold} of {name}: {line}")
+    return found.weights
 
 
 def fitted(fresh: Mapping[str, Tensor], source: Mapping[str, Tensor], plan: Plan, source_plan: Plan) -> Fitted:

@@ -16,7 +16,7 @@ from autounet.training.loader import Loader
 from autounet.training.recipe import Recipe
 from autounet.training.sample import Batch, SampleError
 from autounet.training.schedule import Pace, plateau
-from autounet.training.state import Progressed, Scored, read_progress, recipe_key
+from autounet.training.state import Progressed, Scored, read_progress, recipe_key, under
 from planners.errors import UserError
 
 CHECKPOINT_SECONDS = 300.0
@@ -193,7 +193,7 @@ class Training:
         self.learner.averaged_steps = state.averaged_steps
         if self.learner.scaler is not None and state.loss_scale is not None:
             self.learner.scaler.load_state_dict({**self.learner.scaler.state_dict(), "scale": state.loss_scale})
-        self.state, self.resumed, self._saved_step = state, True, state.step
+        self.state, self.resumed, self._saved_step = under(state, self.recipe.configuration.schedule), True, state.step
 
     def _save(self, best: bool = False) -> None:
         if not self.around.writes:
@@ -205,7 +205,7 @@ class Training:
 
 def begin(recipe: Recipe, learner: Learner, around: Surroundings) -> Training:
     """A training at its first step, or at the last checkpoint if there is one."""
-    state = Progressed(recipe=recipe_key(recipe), execution=str(learner.execution))
+    state = under(Progressed(recipe=recipe_key(recipe), execution=str(learner.execution)), recipe.configuration.schedule)
     training = Training(recipe=recipe, learner=learner, around=around, state=state)
     saved = around.checkpoints.latest()
     if saved is not None:

@@ -1,11 +1,29 @@
 """Which trainings there are, in which order, and how long each may take."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from autounet.data.splits import Splits
 from planners.errors import UserError
 from planners.plan import Configuration, Plan, Schedule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extension:
+    """How much more a finished fold is trained: steps, or seconds (of all folds together until they are shared out)."""
+
+    iterations: int | None = None
+    seconds: float | None = None
+
+    def shared(self, rounds: int) -> "Extension":
+        """Of one of several trainings that follow each other."""
+        return self if self.seconds is None else replace(self, seconds=self.seconds / rounds)
+
+    def of(self, schedule: Schedule, iterations: int, seconds: float) -> Schedule:
+        """The schedule of a fold that has had so many steps in so many seconds."""
+        if self.seconds is not None:
+            return replace(schedule, seconds=seconds + self.seconds)
+        return replace(schedule, iterations=iterations + (self.iterations or 0), seconds=None)
 
 
 def in_order(plan: Plan, names: Iterable[str] | None) -> list[Configuration]:

@@ -1,8 +1,10 @@
 """What one training is made from: everything that the plan, the fold and the job say of it, as one value."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from autounet.data.dataset import Dataset
 from planners.plan import Configuration, Plan
 
 
@@ -16,6 +18,11 @@ class Recipe:
     seed: int
     train: tuple[str, ...]  # case ids
     annotated: tuple[tuple[str, tuple[int, ...]], ...] = ()  # of partly annotated cases: which class numbers were drawn
+
+    @property
+    def planned(self) -> Configuration:
+        """The configuration as the plan has it, before anybody asked for more or less time."""
+        return next((c for c in self.plan.configurations if c.name == self.configuration.name), self.configuration)
 
     @cached_property
     def channels_in(self) -> int:
@@ -46,3 +53,10 @@ class Recipe:
             left, right = names.index(pair.left), names.index(pair.right)
             table[left], table[right] = right, left
         return tuple((axis, tuple(table)) for axis, table in tables.items())
+
+
+def partly_annotated(dataset: Dataset, plan: Plan, names: Sequence[str]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Of those of the cases in which not every class was drawn: the numbers of those that were."""
+    index = {c.name: i for i, c in enumerate(plan.labels.classes)}
+    cases = ((name, dataset.case(name).annotated) for name in names)
+    return tuple((name, tuple(sorted(index[n] for n in drawn if n in index))) for name, drawn in cases if drawn is not None)

@@ -52,6 +52,7 @@ class Errand:
     splits: Splits
     fold: int
     start: str | None = None
+    extends: bool = False
     workers: int | None = None
     worker_processes: bool = False
 

@@ -5,7 +5,9 @@ from hashlib import blake2b
 from typing import Any
 
 from autounet.training.recipe import Recipe
+from autounet.training.schedule import Pace
 from planners.errors import UserError
+from planners.plan import Schedule
 from planners.strict_json import from_plain, to_plain
 
 STATE_SCHEMA = 1
@@ -36,6 +38,8 @@ class Progressed:
     loss_scale: float | None = None
     loss: float | None = None  # running mean
     scored: tuple[Scored, ...] = ()
+    planned_iterations: int | None = None  # the length that the shares of the way above are of; None: the plan's
+    planned_seconds: float | None = None
 
     @property
     def best(self) -> float:
@@ -62,11 +66,27 @@ def read_progress(plain: Any, recipe: Recipe, where: str) -> Progressed:
     return state
 
 
+def under(state: Progressed, schedule: Schedule) -> Progressed:
+    """The same state on the way of another length: what was decided about the end of the old one does not bind the new one."""
+    told = replace(state, planned_iterations=schedule.iterations, planned_seconds=schedule.seconds)
+    if state.planned_iterations is None:
+        return told
+    before = replace(schedule, iterations=state.planned_iterations, seconds=state.planned_seconds)
+    if (before.iterations, before.seconds) == (schedule.iterations, schedule.seconds):
+        return state
+    behind = Pace(schedule=before).way(state.step, state.seconds)
+    factor = Pace(schedule=schedule).way(state.step, state.seconds) / behind if behind > 0 else 1.0
+    scored = tuple(replace(one, way=one.way * factor) for one in state.scored)
+    return replace(told, decay_from=None, scored=scored)
+
+
 def recipe_key(recipe: Recipe) -> str:
     """Of everything that decides what the weights mean. How long to train may change: that is an extension."""
     configuration = to_plain(recipe.configuration)
     for name in ("iterations", "seconds", "stop_at_plateau"):
         del configuration["schedule"][name]
+    # A training that was asked to be shorter than an epoch is no other one.
+    configuration["schedule"]["iterations_per_epoch"] = recipe.planned.schedule.iterations_per_epoch
     for name in ("inference", "memory"):
         del configuration[name]
     parts = (configuration, to_plain(recipe.plan.labels), to_plain(recipe.plan.channels), recipe.fold, recipe.seed, recipe.train)

@@ -20,7 +20,9 @@ from autounet.store.lock import lock
 from autounet.store.manifest import Manifest
 from autounet.store.strict import read_value
 from autounet.store.weights import load_tensors
-from autounet.training.order import rounds
+from autounet.training import validation
+from autounet.training.learner import Learner
+from autounet.training.order import Extension, rounds
 from planners.errors import UserError
 from planners.fingerprint import SidePair
 from planners.plan import Architecture, Augmentation, Configuration, Plan, Sampling, Schedule, Step
@@ -131,6 +133,82 @@ def test_more_iterations_go_on_from_the_last_checkpoint(organs):
     assert read_value(folder / "run.json", RunRecord).iterations == 5
     trained = [e for e in map(json.loads, (folder / "events.jsonl").read_text().splitlines()) if e["kind"] == "train"]
     assert [e["step"] for e in trained] == [1, 2, 3, 4, 5]
+
+
+def trained_steps(folder: Path) -> list[int]:
+    return [e["step"] for e in map(json.loads, (folder / "events.jsonl").read_text().splitlines()) if e["kind"] == "train"]
+
+
+def bytes_below(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_finished_fold_is_extended_as_if_it_had_been_planned_so_long_from_where_it_stands(organs):
+    dataset, plan, job, splits = organs
+    train(dataset, plan, splits, job, folds=(0,))
+    folder = job.work / "runs" / plan.train[0] / "fold_0"
+    first = load_tensors(folder / "weights.safetensors")
+    train(dataset, plan, splits, job, folds=(0,), extend=Extension(iterations=4))
+    assert read_value(folder / "run.json", RunRecord).iterations == 7
+    assert trained_steps(folder) == [1, 2, 3, 4, 5, 6, 7]
+    second = load_tensors(folder / "weights.safetensors")
+    assert any(not np.array_equal(first[name], second[name]) for name in first)
+    rates = [e["rate"] for e in map(json.loads, (folder / "events.jsonl").read_text().splitlines()) if e["kind"] == "train"]
+    assert rates[3] == pytest.approx(5e-3)  # step 3 of 7: before the decay, which had ended at step 3 of 3
+    assert rates[6] < rates[5] < rates[4]
+    train(dataset, plan, splits, job, folds=(0,))  # what was asked for before is not asked for again
+    assert trained_steps(folder) == [1, 2, 3, 4, 5, 6, 7]
+    train(dataset, plan, splits, job, folds=(0,), extend=Extension(seconds=1.0))
+    assert read_value(folder / "run.json", RunRecord).seconds >= 1.0
+
+
+def test_a_fold_that_is_not_finished_is_trained_to_its_end_and_not_beyond(organs):
+    dataset, plan, job, splits = organs
+    train(dataset, plan, splits, job, folds=(0,), extend=Extension(iterations=4))
+    assert read_value(job.work / "runs" / plan.train[0] / "fold_0" / "run.json", RunRecord).iterations == 3
+
+
+@pytest.mark.parametrize("where", ["training", "validation"])
+def test_an_extension_that_is_stopped_leaves_what_was_finished_and_goes_on_to_the_same_end(organs, monkeypatch, where):
+    dataset, plan, job, splits = organs
+    train(dataset, plan, splits, job, folds=(0,))
+    folder = job.work / "runs" / plan.train[0] / "fold_0"
+    kept = ("weights.safetensors", "run.json", "validation/")
+    before = {name: data for name, data in bytes_below(folder).items() if name.startswith(kept)}
+    assert len(before) > 3
+    with monkeypatch.context() as patch:
+        if where == "training":
+            patch.setattr(Learner, "step", dies)
+        else:
+            patch.setattr(validation, "write_opinion", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train(dataset, plan, splits, job, folds=(0,), extend=Extension(iterations=4))
+    assert {name: data for name, data in bytes_below(folder).items() if name.startswith(kept)} == before
+    assert Manifest.open(job.work).damaged() == ()
+    train(dataset, plan, splits, job, folds=(0,))  # finished, as before
+    assert read_value(folder / "run.json", RunRecord).iterations == 3
+    train(dataset, plan, splits, job, folds=(0,), extend=Extension(iterations=4))
+    assert read_value(folder / "run.json", RunRecord).iterations == 7
+    assert not (folder / "next.safetensors").exists()
+
+
+def dies(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_fold_whose_checkpoints_are_gone_says_so_instead_of_beginning_anew(organs):
+    dataset, plan, job, splits = organs
+    train(dataset, plan, splits, job, folds=(0,))
+    shutil.rmtree(job.work / "runs" / plan.train[0] / "fold_0" / "checkpoints")
+    with pytest.raises(UserError, match="checkpoints are gone"):
+        train(dataset, plan, splits, job, folds=(0,), extend=Extension(iterations=4))
+
+
+def test_a_training_shorter_than_an_epoch_may_become_longer(organs):
+    dataset, plan, job, splits = organs
+    train(dataset, plan, splits, job, folds=(0,), iterations=2)
+    train(dataset, plan, splits, job, folds=(0,), iterations=4)
+    assert read_value(job.work / "runs" / plan.train[0] / "fold_0" / "run.json", RunRecord).iterations == 4
 
 
 def test_a_second_training_of_the_same_fold_is_refused_by_name(organs):

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
 from autounet.training.schedule import Pace, plateau
+from autounet.training.state import Progressed, Scored, under
 from planners.plan import Schedule
 
 WSD = Schedule(shape="warmup_stable_decay", learning_rate=0.1, warmup_fraction=0.1, decay_fraction=0.2, iterations=100)
@@ -43,3 +46,16 @@ def test_a_plateau_needs_time_and_two_scores_on_either_side():
     assert not plateau(rising)
     assert plateau(flat)
     assert not plateau(flat[:3])
+
+
+def test_a_decay_that_a_plateau_called_does_not_bind_a_longer_training():
+    scored = (Scored(step=20, way=0.2, dice=0.5, targets=()), Scored(step=40, way=0.4, dice=0.5, targets=()))
+    told = under(Progressed(recipe="r", execution="e", step=50, scored=scored, decay_from=0.4), WSD)
+    assert under(told, WSD) == told  # the same length: the decision stands
+    assert Pace(schedule=WSD, decay_from=told.decay_from).over(50, 0.0)
+    longer = under(told, replace(WSD, iterations=200))
+    assert longer.decay_from is None
+    assert [one.way for one in longer.scored] == pytest.approx([0.1, 0.2])
+    assert under(longer, WSD).scored[1].way == pytest.approx(0.4)
+    by_clock = under(replace(told, seconds=30.0), replace(WSD, seconds=120.0))  # 50 of 100 steps were a quarter of the time
+    assert [one.way for one in by_clock.scored] == pytest.approx([0.1, 0.2])
