@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
-from errno import EIO, ENOSPC
+from errno import EFBIG, EIO, ENOSPC
 from io import BytesIO
 from json import dumps
-from math import prod
+from math import inf, prod
 from os import SEEK_END, strerror
 from pathlib import Path
 from typing import Any
@@ -319,9 +319,33 @@ def _put(array: Any, where: tuple[int | slice, ...], slab: NDArray[Any]) -> None
     try:
         array[where] = slab
     except RuntimeError as error:  # all that blosc2 says of a disk that takes no more
-        full = free_bytes(Path(array.urlpath).parent) < slab.nbytes
-        number = ENOSPC if full else EIO
+        number = _refusal(Path(array.urlpath), slab.nbytes)
         raise OSError(number, strerror(number), array.urlpath) from error
+
+
+def _refusal(path: Path, size: int) -> int:
+    """Why so many bytes could not be added to a file: the disk is asked, for the library does not say."""
+    if path.stat().st_size + size > _largest_file():
+        return EFBIG
+    if free_bytes(path.parent) < size:
+        return ENOSPC
+    probe = path.with_name("probe")
+    try:
+        publish_bytes(probe, bytes(min(size, 2**22)))
+        probe.unlink()
+    except UserError as error:
+        return error.__cause__.errno or EIO if isinstance(error.__cause__, OSError) else EIO
+    return EIO
+
+
+def _largest_file() -> float:
+    """Bytes that a file of this process may have."""
+    try:
+        from resource import RLIM_INFINITY, RLIMIT_FSIZE, getrlimit
+    except ImportError:  # not on every system
+        return inf
+    limit = getrlimit(RLIMIT_FSIZE)[0]
+    return inf if limit == RLIM_INFINITY else limit
 
 
 def _checks(array: Any, path: Path) -> FileChecks:

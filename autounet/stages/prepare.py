@@ -18,6 +18,7 @@ from autounet.arrays.threads import single_blas_thread
 from autounet.data.dataset import Case, Dataset
 from autounet.data.prepared import DAMAGED, DamageError, PreparedCase, PreparedTable, grain_of, table_path, write_prepared
 from autounet.data.prepared_key import case_key, plan_key
+from autounet.data.shared_cache import enrol, used_by_others
 from autounet.data.voxels import CaseVoxels, read_case
 from autounet.images.read import read_header
 from autounet.job import Job
@@ -86,21 +87,26 @@ def prepare(
     if work:
         preparer.run(work)
     failures = tuple(preparer.failures)
+    if cache is not None:
+        enrol(cache, job.work)
+    failed = frozenset(failure.case for failure in failures)
     for configuration in chosen:
-        _write_table(store, plan, configuration, keys[configuration.name], job, cache is None)
+        table = _write_table(store, plan, configuration, keys[configuration.name], job, cache is None)
+        for case in keys[configuration.name].keys() - dict(table.cases).keys() - failed:
+            job.progress.warn(f"{case}: what was prepared vanished from {store.root}; type the command again")
     if failures and len(failures) == len({case for table in keys.values() for case in table}):
         raise failures[0].error
     return PrepareReport(made=preparer.made, found=found, failures=failures)
 
 
 def prune(plan: Plan, job: Job, *, cache: Path | None = None) -> int:
-    """Remove entries that no configuration of the plan uses; how many bytes that freed."""
+    """Remove entries that neither the plan nor another work folder which shares the cache uses; how many bytes that freed."""
     keep: set[str] = set()
     for configuration in plan.configurations:
         path = table_path(job.work, configuration.name)
         if path.is_file():
             keep.update(key for _, key in read_value(path, PreparedTable).cases)
-    return Cache(cache or job.work / "cache").prune(keep)
+    return Cache(cache or job.work / "cache").prune(keep | (used_by_others(cache, job.work) if cache else set()))
 
 
 def _entry_keys(dataset: Dataset, plan: Plan, chosen: list[Configuration]) -> dict[str, dict[str, str]]:
@@ -175,7 +181,7 @@ def _discard_damaged(store: Cache, keys: dict[str, dict[str, str]], job: Job) ->
             task.step(doing=case)
 
 
-def _write_table(store: Cache, plan: Plan, configuration: Configuration, keys: dict[str, str], job: Job, own_cache: bool) -> None:
+def _write_table(store: Cache, plan: Plan, configuration: Configuration, keys: dict[str, str], job: Job, own_cache: bool) -> PreparedTable:
     there = tuple((case, key) for case, key in keys.items() if store.get(key) is not None)
     table = PreparedTable(
         configuration=configuration.name,
@@ -184,6 +190,7 @@ def _write_table(store: Cache, plan: Plan, configuration: Configuration, keys: d
         cases=there,
     )
     write_value(table_path(job.work, configuration.name), table)
+    return table
 
 
 class _Preparer:
@@ -196,6 +203,7 @@ class _Preparer:
         limit = job.max_ram_bytes or machine.memory_available_bytes() + used
         self._free_bytes = limit - used - RUN_BYTES
         self._room = _Room(limit, self._free_bytes)
+        self._too_large_together: list[_Work] = []
         self.made = 0
         self.failures: list[Failure] = []
 
@@ -214,6 +222,8 @@ class _Preparer:
             # What another process is busy with comes last: by then it is in the cache, or that process is gone.
             busy = self._side_by_side(work, 0, note)
             left = self._side_by_side(busy, WAIT_SECONDS, note)
+            for one in self._too_large_together:
+                note(one, self._alone(one))
         if left:
             raise UserError(
                 f"another process has been preparing {left[0].case.id} for {WAIT_SECONDS // 60} minutes", "wait for it, or end it"
@@ -226,7 +236,11 @@ class _Preparer:
             running = {pool.submit(self._locked, one, self._threads(one, len(work)), wait_seconds): one for one in work}
             try:
                 for future in as_completed(running):
-                    outcome = future.result()
+                    try:
+                        outcome = future.result()
+                    except MemoryError:  # beside the others; perhaps not alone
+                        self._too_large_together.append(running[future])
+                        continue
                     if outcome is None:
                         busy.append(running[future])
                     else:
@@ -235,6 +249,14 @@ class _Preparer:
                 pool.shutdown(cancel_futures=True)  # cases in work are finished, no other begins
                 raise
         return busy
+
+    def _alone(self, one: _Work) -> int | UserError:
+        """Once more, with all the memory there is."""
+        try:
+            made = self._locked(one, self._cores, WAIT_SECONDS)
+        except MemoryError:
+            made = UserError("the machine had not enough memory to prepare it, not even alone", "use a larger one", one.case.id)
+        return 0 if made is None else made
 
     def _threads(self, one: _Work, cases: int) -> int:
         """Cores for one case: what is left when as many as fit into memory run beside it."""

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import os
 import random
@@ -218,6 +219,42 @@ def test_prune_keeps_what_the_plan_uses(raw, job):
     assert prepare(open_dataset(raw), new, job).made == 0
 
 
+def test_prune_keeps_what_another_work_folder_has_in_a_shared_cache(raw, job, tmp_path):
+    shared, other = tmp_path / "shared", Job(work=tmp_path / "other.autounet", progress=Progress.silent())
+    theirs, ours = plan_of(configuration(spacing=(2.0, 2.0, 2.0))), plan_of()
+    prepare(open_dataset(raw), theirs, other, cache=shared)
+    prepare(open_dataset(raw), ours, job, cache=shared)
+    assert prune(ours, job, cache=shared) == 0
+    assert len(open_prepared(other.work, theirs, "fine")) == 5
+    shutil.rmtree(other.work)
+    assert prune(ours, job, cache=shared) > 1000, "a work folder that is gone needs nothing"
+    assert len(open_prepared(job.work, ours, "fine")) == 5
+
+
+def test_a_case_that_runs_out_of_memory_beside_others_is_made_alone(raw, job, monkeypatch):
+    real, tries = stage.read_case, []
+
+    def read(dataset, case):
+        tries.append(case.id)
+        if case.id == "case_02" and tries.count("case_02") == 1:
+            raise MemoryError
+        return real(dataset, case)
+
+    monkeypatch.setattr(stage, "read_case", read)
+    report = prepare(open_dataset(raw), plan_of(), job)
+    assert (report.made, report.failures) == (5, ())
+    assert tries[-1] == "case_02"
+
+
+def test_a_case_too_large_for_the_machine_fails_alone(raw, job, monkeypatch):
+    real = stage.read_case
+    monkeypatch.setattr(stage, "read_case", lambda data, case: raise_(MemoryError()) if case.id == "case_02" else real(data, case))
+    report = prepare(open_dataset(raw), plan_of(), job)
+    assert report.made == 4
+    assert [f.case for f in report.failures] == ["case_02"]
+    assert "enough memory" in report.failures[0].error.problem
+
+
 def test_a_cache_elsewhere_is_used_and_found_again(raw, job, tmp_path):
     prepare(open_dataset(raw), plan_of(), job, cache=tmp_path / "local")
     assert not list((job.work / "cache").glob("??/*"))
@@ -309,9 +346,28 @@ def test_blosc_failing_to_write_is_a_disk_error(tmp_path, monkeypatch):
         def __setitem__(self, where, slab):
             raise RuntimeError("Error while setting the slice")
 
-    monkeypatch.setattr(prepared_module, "free_bytes", lambda folder: 10)
-    with pytest.raises(OSError, match="No space left"):
-        prepared_module._put(Full(), (slice(0, 1),), np.zeros(100, np.float32))
+    (tmp_path / "image.b2nd").write_bytes(b"begun")
+    slab = np.zeros(100, np.float32)
+    with monkeypatch.context() as small:
+        small.setattr(prepared_module, "free_bytes", lambda folder: 10)
+        with pytest.raises(OSError, match="No space left"):
+            prepared_module._put(Full(), (slice(0, 1),), slab)
+    with monkeypatch.context() as small:
+        small.setattr(prepared_module, "_largest_file", lambda: 100)
+        with pytest.raises(OSError, match="File too large"):
+            prepared_module._put(Full(), (slice(0, 1),), slab)
+    with monkeypatch.context() as over_quota:
+        refused = UserError("over the quota", "free some")
+        refused.__cause__ = OSError(errno.EDQUOT, "")
+        over_quota.setattr(prepared_module, "publish_bytes", lambda path, data: raise_(refused))
+        with pytest.raises(OSError, match="quota"):
+            prepared_module._put(Full(), (slice(0, 1),), slab)
+    with pytest.raises(OSError, match="Input/output"):
+        prepared_module._put(Full(), (slice(0, 1),), slab)
+
+
+def raise_(error):
+    raise error
 
 
 def test_a_case_beyond_the_memory_is_named_with_the_numbers(raw, job, monkeypatch):
