@@ -86,6 +86,7 @@ class Wish:
     classes: tuple[str, ...] | None = None  # only these; the others become background
     threads: int | None = None
     max_ram_bytes: int | None = None
+    gpu_memory_bytes: int | None = None
     post_process: bool = True
     unusual_geometry: bool = False  # also an orientation that a model which turns nothing never saw
 
@@ -187,9 +188,7 @@ class Model:
 
         voxel_bytes = sum(info.voxel_bytes for info in infos)
         options = self._options(wish)
-        return outlook(
-            self.ensemble, infos[0].geometry, options, voxel_bytes=voxel_bytes, base_bytes=base_bytes, limit_bytes=limit_bytes
-        )
+        return outlook(self.ensemble, infos[0].geometry, options, voxel_bytes=voxel_bytes, base_bytes=base_bytes, limit_bytes=limit_bytes)
 
     def pace(self) -> "Pace":
         """How fast this model is here, to be learned."""
@@ -206,6 +205,7 @@ class Model:
             threads=wish.threads,
             precision=wish.precision,
             max_ram_bytes=wish.max_ram_bytes,
+            gpu_memory_bytes=wish.gpu_memory_bytes,
         )
         preset = self.bundle.selection.preset(wish.preset) if wish.preset else None
         if preset is not None:

@@ -43,6 +43,7 @@ class Options:
     uncertainty: bool = False
     threads: int | None = None
     max_ram_bytes: int | None = None
+    gpu_memory_bytes: int | None = None
 
     def settings(self, configuration: Configuration) -> InferenceSettings:
         """The plan's, with this call's changes."""
@@ -66,7 +67,18 @@ def predict_case(
         )
     firsts: dict[str, NDArray[Any]] = {}
     panels = [_panel(ensemble, chosen, image_czyx, geometry, options, firsts) for chosen in ensemble.chosen]
-    return predict_panels(panels, ensemble.plan, threads=options.threads, max_ram_bytes=options.max_ram_bytes, witness=witness)
+    return _swept(panels, ensemble.plan, options, witness)
+
+
+def _swept(panels: Sequence[Panel], plan: Plan, options: Options, witness: Witness | None = None) -> Prediction:
+    return predict_panels(
+        panels,
+        plan,
+        threads=options.threads,
+        max_ram_bytes=options.max_ram_bytes,
+        gpu_memory_bytes=options.gpu_memory_bytes,
+        witness=witness,
+    )
 
 
 def _panel(
@@ -84,9 +96,7 @@ def _panel(
             first = Chosen(configuration=configuration.previous, folds=chosen.folds)
             lone = replace(options, probabilities=False, uncertainty=False)
             panel = _panel(ensemble, first, image_czyx, geometry, lone, firsts)
-            firsts[configuration.previous] = predict_panels(
-                [panel], ensemble.plan, threads=options.threads, max_ram_bytes=options.max_ram_bytes
-            ).label_zyx
+            firsts[configuration.previous] = _swept([panel], ensemble.plan, options).label_zyx
         labels = previous_on_grid(firsts[configuration.previous], frame, configuration)
         source = CascadeSource(source, labels, len(ensemble.plan.labels.foreground))
     members = ensemble.members[configuration.name]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from autounet.inference.settings import InferenceSettings, Member
 from autounet.networks.unet import UNet
 
 
@@ -37,6 +38,15 @@ def split_heads(networks: Sequence[nn.Module], heads: int) -> tuple[list[nn.Modu
     weight = torch.cat([one.weight.detach().flatten(1).float() * share for one in convolutions], 1)
     bias = sum((_bias(one) * share for one in convolutions), torch.zeros(heads, device=weight.device))
     return [_without_final(network) for network in networks if isinstance(network, UNet)], LateHead(weight, bias)
+
+
+def kept_maps(members: Sequence[Member], settings: InferenceSettings, heads: int) -> int:
+    """How many maps a sweep accumulates: logits and the members' disagreement, or what comes before the last layer."""
+    apart = settings.uncertainty and len(members) > 1
+    finals = [_final(member.network) for member in members]
+    wide = sum(final.in_channels for final in finals if final is not None)
+    late = all(final is not None for final in finals) and wide < heads and not apart and not settings.skip_air
+    return wide if late else heads + apart
 
 
 def _final(network: nn.Module) -> nn.Conv2d | nn.Conv3d | None:

@@ -18,8 +18,8 @@ from autounet.data.listing import Listing, list_folder
 from autounet.data.open import LAYOUTS, understand
 from autounet.data.voxels import read_stored
 from autounet.images.formats import SUPPORTED, suffix_of
-from autounet.images.image import Image, ReadOptions
-from autounet.images.read import read_image
+from autounet.images.image import Image, ImageInfo, ReadOptions
+from autounet.images.read import read_header, read_image
 from planners.errors import UserError
 from planners.plan import Plan
 
@@ -120,6 +120,16 @@ def _check_grid(case: InputCase, first: Image, other: Image, path: Path) -> None
             "register and resample them onto one grid, or set ignore_geometry = true under [dataset] in autounet.toml if the arrays do fit",
             case.id,
         )
+
+
+def read_infos(case: InputCase) -> tuple[ImageInfo, ...]:
+    """What the headers tell; nothing when one of them cannot be read, which its reader will say better."""
+    if case.problem is not None:
+        return ()
+    try:
+        return tuple(read_header(path, _read_options(case.reading)) for path in case.files)
+    except (UserError, OSError):
+        return ()
 
 
 def _read_options(reading: Reading) -> ReadOptions:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from autounet import machine
 from autounet.arrays.frame import Frame
 from autounet.arrays.resample import axis_orders, thick_axis
-from autounet.inference.budget import Sizes, fitted
+from autounet.inference.budget import Sizes, fitted, fitted_on_device
 from autounet.inference.export import Export, Exported, Wanted
 from autounet.inference.forward import Voters, device_of
 from autounet.inference.settings import InferenceSettings, Member, Prediction
@@ -24,6 +24,10 @@ from planners.errors import UserError
 from planners.fingerprint import Triple
 from planners.plan import Plan
 
+if TYPE_CHECKING:
+    import torch
+
+DEVICE_SHARE = 0.9  # of the memory that is free there; the rest is lost between blocks
 CPU_VOXELS_IN_FLIGHT = 2**18  # more at once gains nothing on a processor and costs memory
 GPU_VOXELS_IN_FLIGHT = 2**23
 
@@ -37,6 +41,14 @@ class Panel:
     frame: Frame
     settings: InferenceSettings
     weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Memory that may be used; None: what is there."""
+
+    host_bytes: int | None = None
+    device_bytes: int | None = None
 
 
 def predict_prepared(  # noqa: PLR0913 - the one door of this package; every argument has a name at the call
@@ -63,12 +75,13 @@ def predict_prepared(  # noqa: PLR0913 - the one door of this package; every arg
     return predict_panels([panel], plan, threads=threads, max_ram_bytes=max_ram_bytes, progress=progress, witness=witness)
 
 
-def predict_panels(
+def predict_panels(  # noqa: PLR0913 - as above
     panels: Sequence[Panel],
     plan: Plan,
     *,
     threads: int | None = None,
     max_ram_bytes: int | None = None,
+    gpu_memory_bytes: int | None = None,
     progress: Progress | None = None,
     witness: Witness | None = None,
 ) -> Prediction:
@@ -77,8 +90,7 @@ def predict_panels(
     wanted = Wanted(any(p.settings.probabilities for p in panels), any(p.settings.uncertainty for p in panels))
     order = sweep_order(panels[0].source.shape_zyx, panels[0].members[0].configuration.patch_zyx)
     sweeps = [_sweep(panel, decision, order) for panel in panels]
-    if max_ram_bytes is not None:
-        _fit(sweeps, panels, plan, wanted, max_ram_bytes)
+    _fit(sweeps, panels, plan, wanted, Allowed(max_ram_bytes, gpu_memory_bytes))
     if progress is not None:
         progress.detail(f"{sum(s.tiles for s in sweeps)} tiles of {', '.join(str(s.voters.patch_zyx) for s in sweeps)} voxels")
     import torch
@@ -91,7 +103,7 @@ def predict_panels(
 
 
 def _sweep(panel: Panel, decision: Decision, order: Triple) -> Sweep:
-    voters = Voters(panel.members, panel.settings, _in_flight(panel), decision.heads)
+    voters = Voters(panel.members, panel.settings, in_flight(panel.members), decision.heads)
     return Sweep(panel.source, voters, panel.settings, decision, order)
 
 
@@ -103,31 +115,54 @@ def _exported(sweep: Sweep, panel: Panel) -> Exported:
     return Exported(sweep, panel.frame.cropped_shape_zyx, orders, panel.weight)
 
 
-def _fit(sweeps: Sequence[Sweep], panels: Sequence[Panel], plan: Plan, wanted: Wanted, limit_bytes: int) -> None:
-    """Fewer patches at once, or an accumulator of half the precision, when memory asks for it."""
+def _fit(sweeps: Sequence[Sweep], panels: Sequence[Panel], plan: Plan, wanted: Wanted, allowed: Allowed) -> None:
+    """Fewer patches at once, an accumulator elsewhere or of half the precision, when memory asks for it."""
     import torch
 
-    sizes = [
-        Sizes(
-            configuration=panel.members[0].configuration,
-            shape_zyx=panel.source.shape_zyx,
-            order=sweep.order,
-            channels=sweep.voters.channels + sweep.extra,
-            in_flight=sweep.voters.in_flight,
-        )
-        for sweep, panel in zip(sweeps, panels, strict=True)
-    ]
-    extra = (plan.labels.heads if wanted.probabilities else 0) + 2 * wanted.uncertainty
-    # The prepared images are there already, and so counted in what the process has.
-    chosen = fitted(sizes, 0, panels[0].frame.stored_shape_zyx, extra, base_bytes=machine.process_tree_bytes(), limit_bytes=limit_bytes)
+    chosen = [_sizes(sweep, panel) for sweep, panel in zip(sweeps, panels, strict=True)]
+    device = sweeps[0].voters.device
+    if device.type != "cpu":
+        chosen = fitted_on_device(chosen, _device_limit(device, allowed.device_bytes))
+    else:
+        base, extra = machine.process_tree_bytes(), (plan.labels.heads if wanted.probabilities else 0) + 2 * wanted.uncertainty
+        limit = allowed.host_bytes or max(base + machine.memory_available_bytes(), machine.memory_limit_bytes() // 2)
+        chosen = fitted(chosen, panels[0].frame.stored_shape_zyx, extra, base_bytes=base, limit_bytes=limit)
     for sweep, size in zip(sweeps, chosen, strict=True):
         sweep.voters.in_flight = size.in_flight
         sweep.dtype = torch.float32 if size.accumulator_bytes == 4 else torch.float16
+        sweep.device = torch.device("cpu") if size.on_host else device
 
 
-def _in_flight(panel: Panel) -> int:
-    voxels = CPU_VOXELS_IN_FLIGHT if device_of(panel.members[0]).type == "cpu" else GPU_VOXELS_IN_FLIGHT
-    return max(1, voxels // prod(panel.members[0].configuration.patch_zyx))
+def _sizes(sweep: Sweep, panel: Panel) -> Sizes:
+    return Sizes(
+        configuration=panel.members[0].configuration,
+        shape_zyx=panel.source.shape_zyx,
+        order=sweep.order,
+        channels=sweep.voters.channels + sweep.extra,
+        in_flight=sweep.voters.in_flight,
+        inputs=panel.source.channels,
+        mirrors=len(sweep.voters.flips),
+        members=len(panel.members),
+        step_fraction=panel.settings.step_fraction,
+        streamed=panel.source.streamed,
+    )
+
+
+def _device_limit(device: "torch.device", wanted_bytes: int | None) -> int:
+    """What is free there, less what other programs and fragments will want, or what was said."""
+    import torch
+
+    if device.type != "cuda":
+        return wanted_bytes or machine.memory_available_bytes()
+    free, _ = torch.cuda.mem_get_info(device)
+    kept = torch.cuda.memory_reserved(device)
+    return min(int(DEVICE_SHARE * (free + kept)), wanted_bytes or free + kept)
+
+
+def in_flight(members: Sequence[Member]) -> int:
+    """Patches at once, if memory does not mind."""
+    voxels = CPU_VOXELS_IN_FLIGHT if device_of(members[0]).type == "cpu" else GPU_VOXELS_IN_FLIGHT
+    return max(1, voxels // prod(members[0].configuration.patch_zyx))
 
 
 @contextmanager

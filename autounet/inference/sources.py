@@ -33,6 +33,16 @@ class StoredSource:
         z, y, x = self.image_czyx.shape[1:]
         return z, y, x
 
+    @property
+    def channels(self) -> int:
+        """Channels of the image."""
+        return len(self.image_czyx)
+
+    @property
+    def streamed(self) -> bool:
+        """It is all there."""
+        return False
+
     def follow(self, order: Triple, rows: int) -> None:
         """Any voxel can be read at any time."""
 
@@ -63,6 +73,16 @@ class StreamedSource:
     def shape_zyx(self) -> Triple:
         """The network grid."""
         return self._case.frame.shape_zyx
+
+    @property
+    def channels(self) -> int:
+        """Channels of the image."""
+        return self._case.channels
+
+    @property
+    def streamed(self) -> bool:
+        """A few of its rows are there."""
+        return True
 
     def follow(self, order: Triple, rows: int) -> None:
         """Rows along the first axis of `order` will be asked for from first to last, at most so many at once."""

@@ -29,6 +29,16 @@ class TileSource(Protocol):
         """The network grid."""
         ...
 
+    @property
+    def channels(self) -> int:
+        """Channels of a tile."""
+        ...
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the rows are made on the way."""
+        ...
+
     def follow(self, order: Triple, rows: int) -> None:
         """Rows along the first axis of `order` will be read from first to last, at most so many at once."""
         ...
@@ -50,6 +60,16 @@ class ArraySource:
         z, y, x = self.image_czyx.shape[1:]
         return z, y, x
 
+    @property
+    def channels(self) -> int:
+        """Channels of the image."""
+        return len(self.image_czyx)
+
+    @property
+    def streamed(self) -> bool:
+        """It is all there."""
+        return False
+
     def follow(self, order: Triple, rows: int) -> None:
         """Any voxel can be read at any time."""
 
@@ -70,6 +90,16 @@ class CascadeSource:
     def shape_zyx(self) -> Triple:
         """The network grid."""
         return self.image.shape_zyx
+
+    @property
+    def channels(self) -> int:
+        """Those of the image, and one a class."""
+        return self.image.channels + self.classes
+
+    @property
+    def streamed(self) -> bool:
+        """As the image is."""
+        return self.image.streamed
 
     def follow(self, order: Triple, rows: int) -> None:
         """The image is told."""

@@ -4,24 +4,34 @@ Typed again it goes on: a mask is there when the manifest of the output folder s
 model, image and options. A case that fails is reported and does not stop the others.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from autounet import machine, stop
 from autounet.images.image import Image
 from autounet.images.write import write_image, write_mask
-from autounet.inference.inputs import UNDECIDED, InputCase, InputOptions, list_inputs, read_input
+from autounet.inference.in_step import Steps, in_step
+from autounet.inference.inputs import UNDECIDED, InputCase, InputOptions, list_inputs, read_infos, read_input
 from autounet.job import Job
 from autounet.model import Mask, Model, Wish, load
+from autounet.progress import Task
 from autounet.store.cache import key
 from autounet.store.digest import digest_file, digest_tree
 from autounet.store.manifest import Manifest
 from autounet.store.selection import PresetName
-from autounet.store.strict import write_value
+from autounet.store.strict import read_value, write_value
 from planners.errors import UserError
+from planners.strict_json import to_plain
+
+if TYPE_CHECKING:
+    from autounet.inference.outlook import Outlook
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +43,7 @@ class PredictOptions:
     uncertainty: bool = False
     classes: tuple[str, ...] | None = None
     gpu_memory: int | None = None
+    postprocessing: bool = True  # the repairs that were chosen with the model
     layout: str | None = None  # of the input; None: found out
     dry_run: bool = False
 
@@ -43,8 +54,10 @@ class PredictOptions:
             probabilities=self.probabilities,
             uncertainty=self.uncertainty,
             classes=self.classes,
+            post_process=self.postprocessing,
             threads=threads,
             max_ram_bytes=max_ram_bytes,
+            gpu_memory_bytes=self.gpu_memory,
         )
 
 
@@ -58,6 +71,10 @@ class PredictedCase:
     fix: str = ""
     notes: tuple[str, ...] = ()
     found: bool = False  # it was there already
+    dice: float | None = None  # what it probably is, judged by held-out cases; None: the model cannot tell
+    dice_low: float | None = None
+    dice_high: float | None = None
+    look: tuple[str, ...] = ()  # why a person should look at it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,14 +95,16 @@ class PredictReport:
         made = sum(1 for c in self.cases if not c.problem)
         found = sum(1 for c in self.cases if c.found)
         head = f"{made} of {len(self.cases)} masks are there" + (f", {found} of them from before." if found else ".")
-        return head, *(f"{c.case}: {c.problem} {c.fix}".rstrip() for c in self.cases if c.problem)
+        return head, *(f"{c.case}: {c.problem} {c.fix}".rstrip() for c in self.cases if c.problem), *self._to_look_at()
+
+    def _to_look_at(self, most: int = 10) -> tuple[str, ...]:
+        odd = [c for c in self.cases if c.look]
+        more = (f"{len(odd) - most} more are to be looked at: see predict.json.",) if len(odd) > most else ()
+        return *(f"Look at {c.case}: {'; '.join(c.look)}." for c in odd[:most]), *more
 
     def plain(self) -> dict[str, Any]:
         """For `--json`."""
-        return {
-            "model": self.model,
-            "cases": [{"case": c.case, "mask": c.mask, "problem": c.problem, "fix": c.fix, "notes": list(c.notes)} for c in self.cases],
-        }
+        return {"model": self.model, "cases": [to_plain(c) for c in self.cases]}
 
 
 def predict(model: Path, source: Path, output: Path, job: Job, options: PredictOptions | None = None) -> PredictReport:
@@ -100,10 +119,8 @@ def predict(model: Path, source: Path, output: Path, job: Job, options: PredictO
     run = _Run(loaded, output, job, options)
     done = []
     with job.progress.task("predict", total=len(cases), unit="case") as task:
-        for case, image in _read_ahead(cases, run):
-            stop.check()
-            task.step(doing=case.id, n=0)
-            done.append(run.one(case, image))
+        for made in in_step(cases, Steps(run.read, partial(run.compute, task), run.fits)):
+            done.append(made)
             task.step(n=1)
     report = PredictReport(model=loaded.bundle.sha256, cases=tuple(done))
     write_value(output / "predict.json", report)
@@ -119,8 +136,14 @@ class _Run:
     def __init__(self, model: Model, output: Path, job: Job, options: PredictOptions) -> None:
         self.model, self.output, self.job, self.options = model, output, job, options
         self.manifest = Manifest.open(output)
-        self.wish = options.wish(job.threads or machine.cores(), job.max_ram_bytes)
-        self.key = key(model.bundle.sha256, repr((options.preset, options.probabilities, options.uncertainty, options.classes)))
+        self.threads = job.threads or machine.cores()
+        self.wish = options.wish(self.threads, job.max_ram_bytes)
+        self.limit_bytes = job.max_ram_bytes or machine.memory_limit_bytes()
+        self.base_bytes = machine.process_tree_bytes()
+        self.pace = model.pace()
+        self.outlooks: dict[str, Outlook | None] = {}
+        asked = (options.preset, options.probabilities, options.uncertainty, options.classes, options.postprocessing)
+        self.key = key(model.bundle.sha256, repr(asked))
 
     def mask_name(self, case: InputCase) -> str:
         """The mask's path below the output folder."""
@@ -142,38 +165,93 @@ class _Run:
         decided = "" if case.reading == UNDECIDED else repr(case.reading)
         return key(self.key, decided, *(_hash(path) for path in case.files))
 
-    def one(self, case: InputCase, image: "Future[Image] | None") -> PredictedCase:
-        """Predict and write one case, or say why not."""
-        name = self.mask_name(case)
+    def read(self, case: InputCase) -> Image | None:
+        """The voxels of a case that fits; None when its mask is there."""
+        if _is_there(case, self):
+            return None
+        self._outlook(case)
+        return read_input(case)
+
+    def compute(self, task: Task, case: InputCase, image: "Future[Image | None]") -> Callable[[], PredictedCase]:
+        """Predict one case, or find out why not; what is left is to write it."""
+        stop.check()
+        task.step(doing=case.id, n=0)
+        mask = self._tried(case, lambda: self._computed(case, image.result()))
+        if mask is None:
+            return partial(self._found, case)
+        if isinstance(mask, PredictedCase):
+            return partial(replace, mask)
+        return partial(self._written, case, mask)
+
+    def _computed(self, case: InputCase, image: Image | None) -> Mask | None:
         if image is None:
-            return PredictedCase(case=case.id, mask=name, found=True)
+            return None
+        outlook = self._outlook(case)
+        if outlook is not None:
+            self.job.progress.note(f"{case.id}: {outlook.line(self.pace, self.threads)}")
+        start = time.perf_counter()
+        wish = replace(self.wish, unusual_geometry=case.reading.unusual_geometry)
+        mask = self.model.predict_voxels(image.voxels_czyx, image.geometry, header=image.header, wish=wish, notes=image.notes)
+        if outlook is not None:
+            self.pace.learn(outlook, time.perf_counter() - start)
+        return mask
+
+    def fits(self, case: InputCase, read: InputCase | None, written: InputCase | None) -> bool:
+        """Whether a case can be computed while these are read and written."""
         try:
-            read = image.result()
-            wish = replace(self.wish, unusual_geometry=case.reading.unusual_geometry)
-            mask = self.model.predict_voxels(read.voxels_czyx, read.geometry, header=read.header, wish=wish, notes=read.notes)
-            self._write(case, read, mask)
+            needed = _bytes(self._outlook(case)) + sum(_bytes(self._outlook(one)) - self.base_bytes for one in (read, written) if one)
+        except UserError:
+            return False  # it will be said where it happens
+        return needed <= self.limit_bytes
+
+    def _outlook(self, case: InputCase) -> "Outlook | None":
+        """What a case will take, by its headers; None when they tell nothing. A case that cannot fit is refused here."""
+        if case.id not in self.outlooks:
+            infos = read_infos(case)
+            self.outlooks[case.id] = self.model.outlook(infos, self.wish, self.base_bytes, self.limit_bytes) if infos else None
+        return self.outlooks[case.id]
+
+    def _tried(self, case: InputCase, do: "Callable[[], Answer]") -> "Answer | PredictedCase":
+        try:
+            return do()
         except UserError as error:
             return PredictedCase(case=case.id, problem=error.problem, fix=error.fix)
         except (MemoryError, OSError) as error:
             return PredictedCase(
                 case=case.id, problem=f"{type(error).__name__}: {error}", fix="free memory or disk space and type it again"
             )
-        return PredictedCase(case=case.id, mask=name, notes=mask.notes)
 
-    def _write(self, case: InputCase, image: Image, mask: Mask) -> None:
+    def _written(self, case: InputCase, mask: Mask) -> PredictedCase:
+        return self._tried(case, lambda: self._write(case, mask))
+
+    def _write(self, case: InputCase, mask: Mask) -> PredictedCase:
         from autounet.store.files import publish_text
 
-        extras = self._extras(case, image, mask)
+        assert mask.header is not None, "images that were read have headers"
+        done = predicted_case(case.id, self.mask_name(case), mask)
+        write_value(self.output / self._record_name(case), done)
+        extras = [*self._extras(case, mask), self._record_name(case)]
         path = self.output / self.mask_name(case)
         self.manifest.remove(
             self.mask_name(case), self.stamp_name(case)
         )  # first: a kill in between leaves no mask that its entry does not describe
-        write_mask(path, mask.values_zyx, image.header)
+        write_mask(path, mask.values_zyx, mask.header)
         stamp = publish_text(self.output / self.stamp_name(case), self._stamp(case))
         names = {name: digest_file(self.output / name) for name in (*extras, self.mask_name(case))}
         self.manifest.add_all({**names, self.stamp_name(case): stamp})
+        return done
 
-    def _extras(self, case: InputCase, image: Image, mask: Mask) -> list[str]:
+    def _record_name(self, case: InputCase) -> str:
+        return f".made/{case.id}.case.json"
+
+    def _found(self, case: InputCase) -> PredictedCase:
+        """What was said of a mask when it was made."""
+        name = self._record_name(case)
+        if self.manifest.has(name, check="hash"):
+            return replace(read_value(self.output / name, PredictedCase), found=True)
+        return PredictedCase(case=case.id, mask=self.mask_name(case), found=True)
+
+    def _extras(self, case: InputCase, mask: Mask) -> list[str]:
         """Probability and uncertainty images, in the geometry of the input."""
         written = []
         labels = self.model.labels
@@ -182,24 +260,25 @@ class _Run:
             for head, map_zyx in zip(heads, mask.probabilities_kzyx, strict=True):
                 if self.options.classes is None or head in self.options.classes:
                     written.append(f"probabilities/{case.id}/{_safe(head)}.nii.gz")
-                    write_image(self.output / written[-1], map_zyx[None], image.geometry)
+                    write_image(self.output / written[-1], map_zyx[None], mask.geometry)
         for what, map_zyx in (("entropy", mask.entropy_zyx), ("disagreement", mask.disagreement_zyx)):
             if map_zyx is not None:
                 written.append(f"uncertainty/{case.id}/{what}.nii.gz")
-                write_image(self.output / written[-1], map_zyx[None], image.geometry)
+                write_image(self.output / written[-1], map_zyx[None], mask.geometry)
         return written
 
 
-def _read_ahead(cases: tuple[InputCase, ...], run: _Run) -> "Iterator[tuple[InputCase, Future[Image] | None]]":
-    """Each case with its image, which was read while the one before was computed; None when its mask is there."""
-    with ThreadPoolExecutor(1) as pool:
-        ahead: list[tuple[InputCase, Future[Image] | None]] = []
-        for case in cases:
-            wanted = None if _is_there(case, run) else pool.submit(read_input, case)
-            ahead.append((case, wanted))
-            if len(ahead) > 1:
-                yield ahead.pop(0)
-        yield from ahead
+def predicted_case(case: str, name: str, mask: Mask) -> PredictedCase:
+    """What there is to say of a new mask."""
+    told = mask.guess
+    if told is None:
+        return PredictedCase(case=case, mask=name, notes=mask.notes, look=mask.look)
+    dice, low, high = (round(v, 4) for v in (told.dice, told.low, told.high))
+    return PredictedCase(case=case, mask=name, notes=mask.notes, dice=dice, dice_low=low, dice_high=high, look=mask.look)
+
+
+def _bytes(outlook: "Outlook | None") -> int:
+    return 0 if outlook is None else outlook.peak_bytes
 
 
 def _is_there(case: InputCase, run: _Run) -> bool:

@@ -19,22 +19,21 @@ def test_the_accumulator_does_not_grow_with_the_length_of_the_scan():
 
 def test_less_memory_means_fewer_patches_then_less_precision_then_no():
     whole = [sizes(1200)]
-    plenty = estimate(whole, 0, (1200, 512, 512), 0, 0)
-    assert fitted(whole, 0, (1200, 512, 512), 0, base_bytes=0, limit_bytes=plenty) == whole
-    fewer = fitted(whole, 0, (1200, 512, 512), 0, base_bytes=0, limit_bytes=plenty - 1)
+    plenty = estimate(whole, (1200, 512, 512), 0, 0)
+    assert fitted(whole, (1200, 512, 512), 0, base_bytes=0, limit_bytes=plenty) == whole
+    fewer = fitted(whole, (1200, 512, 512), 0, base_bytes=0, limit_bytes=plenty - 1)
     assert fewer[0].in_flight < 4
     assert fewer[0].accumulator_bytes == 4
     least = estimate(
         [Sizes(configuration=whole[0].configuration, shape_zyx=whole[0].shape_zyx, order=(0, 1, 2), channels=60, in_flight=1)],
-        0,
         (1200, 512, 512),
         0,
         0,
     )
-    halved = fitted(whole, 0, (1200, 512, 512), 0, base_bytes=0, limit_bytes=least - 1)
+    halved = fitted(whole, (1200, 512, 512), 0, base_bytes=0, limit_bytes=least - 1)
     assert halved[0].accumulator_bytes == 2
     with pytest.raises(UserError, match="GB of memory"):
-        fitted(whole, 0, (1200, 512, 512), 0, base_bytes=0, limit_bytes=10**8)
+        fitted(whole, (1200, 512, 512), 0, base_bytes=0, limit_bytes=10**8)
 
 
 def test_an_accumulator_of_half_the_precision_gives_the_same_labels_but_where_two_classes_tie():
