@@ -24,6 +24,7 @@ TermKind = Literal["dice", "cross_entropy", "topk", "focal", "tversky", "skeleto
 StepKind = Literal[
     "rotation", "scaling", "elastic", "noise", "blur", "brightness", "contrast", "low_resolution", "gamma_inverted", "gamma", "mirror"
 ]  # fmt: skip
+Backend = Literal["native", "batchgenerators", "auto"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +134,7 @@ class Augmentation:
     in_plane_only: bool = False  # rotate and scale about the first axis only
     mirror_axes: tuple[int, ...] = ()  # working axes that may be flipped
     swap_sides: bool = False  # a flip across the sides' axis exchanges left and right labels
+    backend: Backend = "native"  # who does it; "auto": a short probe at the start of a fold says who is faster
 
     def __post_init__(self) -> None:
         mirrored_axes(self.mirror_axes)
@@ -188,6 +190,7 @@ class Inference:
 
     step_fraction: float = 0.5
     sigma_fraction: float = 0.125
+    peak: Literal["middle", "nnunet"] = "middle"  # of a tile's importance; nnU-Net's lies half a voxel behind the middle of an even edge
     mirror_axes: tuple[int, ...] = ()
     precision: Precision = "float32"
     skip_air: bool = False  # tiles that hold nothing but air are background without asking the network

@@ -1,7 +1,7 @@
 """What prediction is told, and what it gives back."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ class InferenceSettings:
 
     step_fraction: float = 0.5
     sigma_fraction: float = 0.125
+    peak: Literal["middle", "nnunet"] = "middle"
     mirror_axes: tuple[int, ...] = ()
     precision: Precision = "float32"
     skip_air: bool = False
@@ -42,6 +43,7 @@ class InferenceSettings:
         return cls(
             step_fraction=wanted.step_fraction,
             sigma_fraction=wanted.sigma_fraction,
+            peak=wanted.peak,
             mirror_axes=wanted.mirror_axes,
             precision=wanted.precision,
             skip_air=wanted.skip_air,

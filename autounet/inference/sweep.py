@@ -132,7 +132,8 @@ class Sweep:
         self.source, self.voters, self.decision = source, voters, decision
         self.settings, self.order = settings, order
         patch, shape = voters.patch_zyx, source.shape_zyx
-        self.axes = [tile_axis(shape[a], patch[a], settings.step_fraction, settings.sigma_fraction) for a in range(3)]
+        spread = (settings.step_fraction, settings.sigma_fraction, settings.peak)
+        self.axes = [tile_axis(shape[a], patch[a], *spread) for a in range(3)]
         self.rows_in_all = shape[self.order[0]]
         self.extra = int(voters.disagree)
         self.ring = RollingAccumulator(0, 1, (1, 1), torch.float32, voters.device)

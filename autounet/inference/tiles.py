@@ -8,9 +8,12 @@ weights of all tiles that touch a voxel then sum to 1, and nothing is left to be
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+Peak = Literal["middle", "nnunet"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +36,11 @@ class AxisTile:
         return slice(first, first + len(self.weights))
 
 
-def tile_axis(size: int, patch: int, step_fraction: float, sigma_fraction: float) -> tuple[AxisTile, ...]:
+def tile_axis(size: int, patch: int, step_fraction: float, sigma_fraction: float, peak: Peak = "middle") -> tuple[AxisTile, ...]:
     """The tiles of one axis; an image shorter than the patch lies in the middle of one tile."""
     before = max(patch - size, 0) // 2
     padded = max(size, patch)
-    curve = gaussian(patch, sigma_fraction)
+    curve = gaussian(patch, sigma_fraction, peak)
     starts = tile_starts(padded, patch, step_fraction)
     total = np.zeros(padded)
     for start in starts:
@@ -81,8 +84,10 @@ def tile_starts(size: int, patch: int, step_fraction: float) -> tuple[int, ...]:
     return tuple(round(apart * index) for index in range(count))
 
 
-def gaussian(edge: int, sigma_fraction: float) -> NDArray[np.float64]:
-    """Importance over a patch edge: highest in the middle, the same read from either end, never zero."""
-    from_centre = (np.arange(edge) - (edge - 1) / 2) / (edge * sigma_fraction)
+def gaussian(edge: int, sigma_fraction: float, peak: Peak = "middle") -> NDArray[np.float64]:
+    """Importance over a patch edge: highest in the middle, the same read from either end, never zero; or as nnU-Net has it."""
+    # nnU-Net's peak is a voxel, so on an even edge it leans to the end; on small patches that decides voxels.
+    centre = (edge - 1) / 2 if peak == "middle" else edge // 2
+    from_centre = (np.arange(edge) - centre) / (edge * sigma_fraction)
     curve: NDArray[np.float64] = np.exp(-0.5 * from_centre**2)
     return curve

@@ -99,7 +99,7 @@ def configuration_of(plans: Mapping[str, Any], name: str, mirror_axes: tuple[int
         resampling=_resampling(merged, name),
         architecture=architecture,
         augmentation=Augmentation(steps=()),
-        inference=Inference(mirror_axes=tuple(axis + 1 for axis in mirror_axes) if flat else mirror_axes),
+        inference=Inference(mirror_axes=tuple(axis + 1 for axis in mirror_axes) if flat else mirror_axes, peak="nnunet"),
         previous=None if previous is None else our_name(previous),
     )
 

@@ -44,25 +44,26 @@ def plan(*, dataset: int, name: str, planner: str, widths: list[int], changes: d
     (folder / f"{name}.json").write_text(json.dumps(plans))
 
 
-def train(*, dataset: int, plans: str, configuration: str, fold: int | str, iterations: int, validate: bool = False) -> None:
-    """One fold by nnUNetTrainer, for so many iterations with Adam; `validate` also makes the masks a cascade starts from."""
+def train(*, dataset: int, plans: str, configuration: str, fold: int | str, iterations: int, following: str | None = None) -> None:
+    """One fold by nnUNetTrainer, for so many iterations with Adam; for a stage that follows also the masks it starts from."""
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
     from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
-    _preprocess(dataset, plans, configuration)
+    for which in filter(None, (configuration, following)):
+        _preprocess(dataset, plans, which)
     os.environ[AUGMENTERS] = "0"  # augment in this process
     torch.manual_seed(0)
     trainer = get_trainer_from_args(str(dataset), configuration, fold, "nnUNetTrainer", plans, device=torch.device("cpu"))
     trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 1, iterations, 1
 
     def optimizers() -> tuple[Any, Any]:
-        adam = torch.optim.Adam(trainer.network.parameters(), 5e-3)
-        return adam, PolyLRScheduler(adam, 5e-3, trainer.num_epochs)
+        adam = torch.optim.Adam(trainer.network.parameters(), 1e-2)
+        return adam, PolyLRScheduler(adam, 1e-2, trainer.num_epochs)
 
     trainer.configure_optimizers = optimizers
     trainer.run_training()
-    if validate:
+    if following is not None:
         trainer.perform_actual_validation()
 
 

@@ -86,7 +86,7 @@ def train(reference: Reference, variant: Variant) -> list[dict[str, Any]]:
     jobs = [plan]
     for fold in variant.folds:
         if variant.previous is not None:
-            jobs.append({**first, "configuration": variant.previous, "fold": fold, "validate": True})
+            jobs.append({**first, "configuration": variant.previous, "fold": fold, "following": variant.configuration})
         jobs.append({**first, "configuration": variant.configuration, "fold": fold})
     return jobs
 

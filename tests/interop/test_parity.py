@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 LEAST = 0.999  # Dice of each class over all cases
 
 CASCADE = {
-    "3d_lowres": {"spacing": [8.0, 4.2, 4.2], "patch_size": [16, 16, 16], "next_stage": "3d_cascade_fullres"},
+    "3d_lowres": {"spacing": [7.0, 4.4, 4.4], "patch_size": [16, 16, 16], "next_stage": "3d_cascade_fullres"},
     "3d_cascade_fullres": {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"},
 }
 VARIANTS = (
@@ -26,7 +26,7 @@ VARIANTS = (
     Variant(number=801, name="Organs", make=peer.organs, planner="nnUNetPlannerResEncM"),
     Variant(number=802, name="Regions", make=peer.regions),
     Variant(number=803, name="Ignore", make=peer.partly_annotated),
-    Variant(number=804, name="Thick", make=peer.thick_slices, folds=(0, 1)),
+    Variant(number=804, name="Thick", make=peer.thick_slices, folds=(0, 1), iterations=250),
     Variant(number=805, name="Cells", make=peer.pictures, configuration="2d"),
     Variant(number=806, name="Cascade", make=peer.organs, configuration="3d_cascade_fullres", folds=("all",), changes=CASCADE),
 )
