@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +24,35 @@ class Wanted:
 
     surfaces: bool = True
     lesions: bool = False
-    tolerances_mm: tuple[tuple[str, float], ...] = ()  # by target; the others have 1 mm
+    tolerance_mm: float = TOLERANCE_MM  # of the NSD
+    tolerances_mm: tuple[tuple[str, float], ...] = ()  # of the NSD, by target, where it is another one
 
     def tolerances(self, targets: Sequence[tuple[str, tuple[int, ...]]]) -> list[float]:
-        """One a target."""
+        """One a target; a name that is no target is refused."""
         said = dict(self.tolerances_mm)
-        return [said.get(name, TOLERANCE_MM) for name, _ in targets]
+        names = [name for name, _ in targets]
+        odd = [name for name in said if name not in names]
+        if odd:
+            raise UserError(f"a tolerance is given for {odd[0]}, which is no class", f"choose from {', '.join(names)}")
+        return [said.get(name, self.tolerance_mm) for name in names]
+
+
+def wanted_of(words: Sequence[str], *, lesions: bool) -> Wanted:
+    """What was asked for in words: `2` is the tolerance of every class in millimetres, `liver=3` that of one."""
+    every, own = TOLERANCE_MM, list[tuple[str, float]]()
+    for word in words:
+        name, equals, number = word.rpartition("=")
+        try:
+            tolerance = float(number)
+        except ValueError:
+            tolerance = -1.0
+        if not 0 <= tolerance < inf:
+            raise UserError(f"{word} is no tolerance", "give millimetres, say 2, or liver=3,tumour=1")
+        if equals:
+            own.append((name, tolerance))
+        else:
+            every = tolerance
+    return Wanted(lesions=lesions, tolerance_mm=every, tolerances_mm=tuple(own))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

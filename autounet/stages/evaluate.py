@@ -49,12 +49,14 @@ def evaluate(
     """Score every case; a case that cannot be scored is a row that says why."""
     pairs, found = pair(predictions, truth)
     labels = labels or found or labels_found(pairs)
+    wanted = wanted or Wanted()
+    wanted.tolerances(labels.targets)  # a misspelt class is one error, not one in every case
     cases = []
     with job.progress.task("evaluate", total=len(pairs), unit="case") as task:
         for one in pairs:
             stop.check()
             task.step(doing=one.case, n=0)
-            cases.append(score_pair(one, labels, wanted or Wanted()))
+            cases.append(score_pair(one, labels, wanted))
             task.step()
     scores = Scores(cases=tuple(cases), targets=labels.targets)
     if not scores.scored:

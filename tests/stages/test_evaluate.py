@@ -6,7 +6,7 @@ import pytest
 from autounet.images.geometry import Geometry
 from autounet.images.write import write_image, write_mask
 from autounet.job import Job
-from autounet.metrics.case_scores import Wanted
+from autounet.metrics.case_scores import Wanted, wanted_of
 from autounet.progress import Progress
 from autounet.stages.compare import compare
 from autounet.stages.evaluate import evaluate
@@ -119,3 +119,51 @@ def test_a_metric_that_was_not_scored_is_refused_and_the_known_ones_are_named(jo
     (tmp_path / "scores.json").write_text(json.dumps(scores))
     with pytest.raises(UserError, match=r"holds no nope\. Choose one of dice, iou|holds no nope.*choose one of dice, iou"):
         compare([tmp_path / "scores.json", tmp_path / "scores.json"], job, metric="nope")
+
+
+def test_tolerances_and_lesions_are_asked_for_in_words(job, tmp_path):
+    write_mask(tmp_path / "truth" / "a.nii.gz", cube(), GRID)
+    write_mask(tmp_path / "masks" / "a.nii.gz", cube(shift=2), GRID)
+    asked = wanted_of(("2", "1=0.5"), lesions=True)
+    assert asked.tolerances((("1", (1,)), ("2", (2,)))) == [0.5, 2.0]
+    strict = evaluate(tmp_path / "masks", tmp_path / "truth", None, job, wanted=asked)
+    loose = evaluate(tmp_path / "masks", tmp_path / "truth", None, job, wanted=wanted_of(("2",), lesions=False))
+    assert strict.mean("1", "nsd_voxel") < loose.mean("1", "nsd_voxel") == 1
+    assert strict.mean("1", "lesion_f1") == 1
+    with pytest.raises(UserError, match="liver, which is no class"):
+        evaluate(tmp_path / "masks", tmp_path / "truth", None, job, wanted=wanted_of(("liver=2",), lesions=False))
+    for word in ("much", "-1", "liver=", "inf", "nan"):
+        with pytest.raises(UserError, match="no tolerance"):
+            wanted_of((word,), lesions=False)
+
+
+def test_folders_that_share_no_case_are_rows_on_both_sides_and_an_empty_truth_is_one_error(job, tmp_path):
+    write_mask(tmp_path / "truth" / "a.nii.gz", cube(), GRID)
+    write_mask(tmp_path / "masks" / "b.nii.gz", cube(), GRID)
+    scores = evaluate(tmp_path / "masks", tmp_path / "truth", tmp_path / "out", job)
+    assert [(c.case, c.problem) for c in scores.cases] == [
+        ("a", "there is truth, but no prediction"), ("b", "predicted, but there is no truth"),
+    ]  # fmt: skip
+    assert np.isnan(scores.mean_over_targets())
+    assert json.loads((tmp_path / "out" / "scores.json").read_text())["mean_over_targets"] == {}
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(UserError):
+        evaluate(tmp_path / "masks", tmp_path / "nothing", None, job)
+
+
+def test_two_masks_of_one_case_are_refused_by_name(job, tmp_path):
+    write_mask(tmp_path / "truth" / "a.nii.gz", cube(), GRID)
+    write_mask(tmp_path / "masks" / "a.nii.gz", cube(), GRID)
+    write_mask(tmp_path / "masks" / "a.mha", cube(), GRID)
+    with pytest.raises(UserError, match=r"a\.mha and a\.nii\.gz"):
+        evaluate(tmp_path / "masks", tmp_path / "truth", None, job)
+
+
+def test_a_prediction_with_a_class_that_only_it_has_is_a_row_that_says_so_while_the_others_count(job, tmp_path):
+    for name in ("a", "b"):
+        write_mask(tmp_path / "truth" / f"{name}.nii.gz", cube(), GRID)
+        write_mask(tmp_path / "masks" / f"{name}.nii.gz", cube(3 if name == "a" else 1), GRID)
+    scores = evaluate(tmp_path / "masks", tmp_path / "truth", None, job)
+    assert scores.failed_cases == ("a",)
+    assert "value 3" in scores.problems[0].problem
+    assert scores.values("1") == (1.0,)
