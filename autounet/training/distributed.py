@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from planners.plan import Configuration
+
 PATIENCE = timedelta(seconds=300)  # a rank that is silent this long is dead; a checkpoint on a slow share takes a minute
 
 
@@ -18,6 +20,17 @@ class Rank:
 
     number: int = 0
     count: int = 1
+
+
+def positions(batch_size: int, rank: Rank) -> tuple[int, ...]:
+    """The samples of each batch that are this rank's; together the ranks make what one process makes alone."""
+    return tuple(range(batch_size * rank.number // rank.count, batch_size * (rank.number + 1) // rank.count))
+
+
+def parts(configuration: Configuration, ranks: int) -> int:
+    """The most micro-batches, up to the plan's, that the share of every rank can be cut into."""
+    shares = [len(positions(configuration.batch_size, Rank(number, ranks))) for number in range(ranks)]
+    return next(count for count in range(configuration.accumulate, 0, -1) if all(share % count == 0 for share in shares))
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """One fold, from a plan to weights: the parts are made, handed to the loop, and its result published."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from autounet.rng import generator
 from autounet.store.checkpoints import Checkpoints
 from autounet.store.files import make_folder
 from autounet.training.allocation import keep_freed_memory
-from autounet.training.distributed import Rank, agreed, mean_gradients, summed
+from autounet.training.distributed import Rank, agreed, mean_gradients, positions, summed
 from autounet.training.execution import Execution, execution
 from autounet.training.learner import Learner, make_learner
 from autounet.training.loader import THREADS, Loader, Workers, waiting_in_words
@@ -28,7 +29,6 @@ from autounet.training.recipe import Recipe
 from autounet.training.sample import ReadCase, Source
 from autounet.training.state import Progressed
 from planners.errors import UserError
-from planners.plan import Configuration
 
 CHECKPOINTS = "checkpoints"
 ALONE = Rank()
@@ -88,12 +88,13 @@ def train_fold(fold: Fold, job: Job, rank: Rank = ALONE) -> Trained:
             validation_steps=fold.validation_steps,
             every_fraction=recipe.plan.validation.every_fraction,
             writes=first,
-            parts=parts(recipe.configuration, rank.count) if rank.count > 1 else None,
+            probes=rank.count == 1,
+            ranks=rank.count,
             agree=agreed if rank.count > 1 else alone,
         )
         training = begin(recipe, learner, around)
         log.event("begin_fold", execution=str(learner.execution), step=training.state.step, threads=threads, cases=len(fold.cases))
-        waited = _run(fold, training, threads, positions(recipe.configuration.batch_size, rank))
+        waited = _run(fold, training, threads, rank)
     weights = learner.final_weights()
     with averaged(learner):
         pass  # leaves the network in eval mode
@@ -113,38 +114,43 @@ def fresh_learner(fold: Fold, how: Execution, reduce: Reduce | None = None) -> L
     return make_learner(network, loss, how, recipe.configuration.schedule)
 
 
-def positions(batch_size: int, rank: Rank) -> tuple[int, ...]:
-    """The samples of each batch that are this rank's; together the ranks make what one process makes alone."""
-    return tuple(range(batch_size * rank.number // rank.count, batch_size * (rank.number + 1) // rank.count))
-
-
-def parts(configuration: Configuration, ranks: int) -> int:
-    """The most micro-batches, up to the plan's, that the share of every rank can be cut into."""
-    shares = [len(positions(configuration.batch_size, Rank(number, ranks))) for number in range(ranks)]
-    return next(count for count in range(configuration.accumulate, 0, -1) if all(share % count == 0 for share in shares))
-
-
-def _run(fold: Fold, training: Training, threads: int, own: tuple[int, ...]) -> float:
+def _run(fold: Fold, training: Training, threads: int, rank: Rank) -> float:
     wished = fold.workers
     workers = loader_workers(training.learner.execution, threads) if wished.count is None else wished.count
-    source, before = Source(recipe=fold.recipe, cases=fold.cases, previous=fold.previous), training.state
-    if wished.processes:
+    before, waited = training.state, 0.0
+    while True:
+        with _loader(fold, training, workers, rank) as loader:
+            training.run(loader)
+        waited += loader.waited_seconds
+        if training.over:
+            break
+    if training.state.step > before.step:
+        share = waited / max(1e-9, training.state.seconds - before.seconds)
+        text = waiting_in_words(share, workers, wished.processes, machine.cores())
+        training.around.progress.note(f"{training.name} {text}")
+        training.around.log.event("waited", seconds=round(waited, 3), share=round(share, 4), workers=workers, text=text)
+    return waited
+
+
+@contextmanager
+def _loader(fold: Fold, training: Training, workers: int, rank: Rank) -> Iterator[Loader]:
+    """The samples of the stage of growth that the training is in."""
+    configuration = training.configuration
+    own = positions(configuration.batch_size, rank)
+    source = Source(
+        recipe=replace(fold.recipe, configuration=configuration), cases=fold.cases, previous=fold.previous, backend=training.state.backend
+    )
+    if fold.workers.processes:
         from autounet.training.processes import processes
 
         with (
             processes(source, max(1, workers), fold.folder / "workers", training.around.progress.warn) as made,
             Loader(source, workers, own, made.sample) as loader,
         ):
-            training.run(loader)
+            yield loader
     else:
         with Loader(source, workers, own) as loader:
-            training.run(loader)
-    if training.state.step > before.step:
-        share = loader.waited_seconds / max(1e-9, training.state.seconds - before.seconds)
-        text = waiting_in_words(share, workers, wished.processes, machine.cores())
-        training.around.progress.note(f"{training.name} {text}")
-        training.around.log.event("waited", seconds=round(loader.waited_seconds, 3), share=round(share, 4), workers=workers, text=text)
-    return loader.waited_seconds
+            yield loader
 
 
 def loader_workers(how: Execution, threads: int) -> int:

@@ -9,8 +9,11 @@ from typing import Any
 from torch import nn
 
 from autounet import stop
+from autounet.augment.backend import chosen
 from autounet.progress import Progress
 from autounet.store.checkpoints import Checkpoints
+from autounet.training.distributed import parts
+from autounet.training.growth import configuration_at, stage_at
 from autounet.training.learner import Learner, StepReport
 from autounet.training.loader import Loader
 from autounet.training.recipe import Recipe
@@ -18,6 +21,7 @@ from autounet.training.sample import Batch, SampleError
 from autounet.training.schedule import Pace, plateau
 from autounet.training.state import Progressed, Scored, read_progress, recipe_key, under
 from planners.errors import UserError
+from planners.plan import Configuration
 
 CHECKPOINT_SECONDS = 300.0
 BAD_STEPS = 3  # in a row; one alone may be a freak sample
@@ -42,8 +46,9 @@ class Surroundings:
     validation_steps: float = 0.0  # a score on the way takes about as long as so many steps
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     clock: Callable[[], float] = time.monotonic
-    parts: int | None = None  # micro-batches a step; None: the plan's
+    ranks: int = 1  # processes that train together
     writes: bool = True  # one rank of several writes
+    probes: bool = True  # whether it may be tried what is faster; several ranks would not agree on it
     # Of several ranks: whether any was asked to stop, and the time that all go by.
     agree: Callable[[bool, float], tuple[bool, float]] = alone
 
@@ -64,7 +69,7 @@ class Training:
     _validation_seconds: float = 0.0
 
     def run(self, loader: Loader) -> Progressed:
-        """Train to the end of the schedule. A stop is answered after the step in work, with a checkpoint."""
+        """Train to the end of the schedule or of this size of patches. A stop is answered after the step in work, with a checkpoint."""
         self._began = self.around.clock() - self.state.seconds
         self._saved = self.around.clock()
         schedule = self.recipe.configuration.schedule
@@ -72,7 +77,8 @@ class Training:
         unit = "step" if schedule.seconds is None else "second"
         with self.around.progress.task(self.name, total=total, unit=unit) as task:
             task.step(n=self.state.step if schedule.seconds is None else min(self.state.seconds, total))
-            while not self._pace().over(self.state.step, self.state.seconds):
+            stage = len(self.state.grown)
+            while not self.over and stage == len(self.state.grown):
                 before = self.state.seconds
                 try:
                     self._until_trouble(loader, lambda n: task.step(doing=self._doing(), n=n), before)
@@ -84,17 +90,28 @@ class Training:
         return self.state
 
     @property
+    def over(self) -> bool:
+        """Whether the schedule is at its end."""
+        return self._pace().over(self.state.step, self.state.seconds)
+
+    @property
+    def configuration(self) -> Configuration:
+        """The plan's, with the patches of now."""
+        return configuration_at(self.recipe.configuration, len(self.state.grown))
+
+    @property
     def name(self) -> str:
         """For people."""
         return f"train {self.recipe.configuration.name} fold {self.recipe.fold}"
 
     def _until_trouble(self, loader: Loader, moved: Callable[[float], None], before: float) -> None:
+        micro_batches = parts(self.configuration, self.around.ranks)
         for batch in loader.batches(self.state.step):
             pace = self._pace()
             rate = pace.rate(self.state.step, self.state.seconds) * self.state.rate_factor
-            report = self.learner.step(batch, rate, self.around.parts or self.recipe.configuration.accumulate)
+            report = self.learner.step(batch, rate, micro_batches)
             if not report.finite:
-                if self._trouble(batch, report) or self._pace().over(self.state.step, self.state.seconds):
+                if self._trouble(batch, report) or self.over:
                     return  # rolled back: the loader has to begin at another step; or this was the last one
                 continue
             self.bad.clear()
@@ -102,6 +119,7 @@ class Training:
             self.state = replace(
                 self.state.with_loss(report.loss), step=self.state.step + 1, seconds=seconds, averaged_steps=self.learner.averaged_steps
             )
+            grown = self._grown(pace)  # before anything is saved: the next step's samples depend on it
             self._record(report, rate, loader)
             moved(1 if self.recipe.configuration.schedule.seconds is None else seconds - before)
             before = seconds
@@ -112,8 +130,20 @@ class Training:
                 stop.check()
             if self.around.clock() - self._saved > self.around.checkpoint_seconds:
                 self._save()
-            if self._pace().over(self.state.step, self.state.seconds):
+            if self.over or grown:
                 return
+
+    def _grown(self, pace: Pace) -> bool:
+        """Whether patches are larger from the next step on: those that were made ahead are not taken."""
+        stage = stage_at(pace.schedule, pace.way(self.state.step, self.state.seconds))
+        new = stage - len(self.state.grown)
+        if new <= 0:
+            return False
+        self.state = replace(self.state, grown=(*self.state.grown, *[self.state.step] * new))
+        edges = "x".join(map(str, self.configuration.patch_zyx))
+        self.around.progress.note(f"{self.name}: patches of {edges} now, {self.configuration.batch_size} a batch")
+        self.around.log.event("grown", step=self.state.step, patch=list(self.configuration.patch_zyx), batch=self.configuration.batch_size)
+        return True
 
     def _pace(self) -> Pace:
         return Pace(schedule=self.recipe.configuration.schedule, decay_from=self.state.decay_from)
@@ -210,8 +240,12 @@ def begin(recipe: Recipe, learner: Learner, around: Surroundings) -> Training:
     saved = around.checkpoints.latest()
     if saved is not None:
         training.take_up(saved.tensors, read_progress(saved.state, recipe, str(around.checkpoints.folder)))
-    elif around.writes:
-        training._save()  # what a numerical accident in the first minutes goes back to
+    else:
+        name, why = chosen(recipe.configuration.augmentation, len(recipe.plan.channels), recipe.configuration.patch_zyx, around.probes)
+        training.state = replace(state, backend=name)
+        around.log.event("augmentation", backend=name, why=why)
+        if around.writes:
+            training._save()  # what a numerical accident in the first minutes goes back to
     return training
 
 

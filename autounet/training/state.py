@@ -38,8 +38,10 @@ class Progressed:
     loss_scale: float | None = None
     loss: float | None = None  # running mean
     scored: tuple[Scored, ...] = ()
+    grown: tuple[int, ...] = ()  # after which steps the patches became larger
     planned_iterations: int | None = None  # the length that the shares of the way above are of; None: the plan's
     planned_seconds: float | None = None
+    backend: str = "native"  # of the augmentation: another one would draw other numbers
 
     @property
     def best(self) -> float:
@@ -89,5 +91,6 @@ def recipe_key(recipe: Recipe) -> str:
     configuration["schedule"]["iterations_per_epoch"] = recipe.planned.schedule.iterations_per_epoch
     for name in ("inference", "memory"):
         del configuration[name]
+    del configuration["augmentation"]["backend"]  # chosen once, and kept with the state
     parts = (configuration, to_plain(recipe.plan.labels), to_plain(recipe.plan.channels), recipe.fold, recipe.seed, recipe.train)
     return blake2b(repr(parts).encode(), digest_size=16).hexdigest()
