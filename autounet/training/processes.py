@@ -137,6 +137,7 @@ class Processes:
         task = Task(
             parent=os.getpid(),
             recipe=source.recipe,
+            backend=source.backend,
             cases=tuple((name, str(_folder(case))) for name, case in source.cases.items()),
             previous=None if previous is None else tuple((name, str(path)) for name, path in previous.items()),
         )

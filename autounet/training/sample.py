@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autounet.augment.backend import Backend, backend
 from autounet.augment.draw import Drawn, draw
 from autounet.augment.gather import OUTSIDE
-from autounet.augment.intensity import apply_effects
-from autounet.augment.spatial import flipped, warp
+from autounet.augment.spatial import flipped
 from autounet.losses.level import Targets
 from autounet.losses.maps import border_weights, skeletons
 from autounet.rng import generator
@@ -63,6 +64,7 @@ class Source:
     recipe: Recipe
     cases: Mapping[str, ReadCase]
     previous: Mapping[str, NDArray[Any]] | None = None  # of a cascade: labels of the first stage on this grid
+    backend: str = "native"  # who augments
     _present: dict[str, tuple[int, ...]] = field(default_factory=dict)  # classes of the cases asked for so far
 
     def sample(self, step: int, position: int) -> Sample:
@@ -79,10 +81,15 @@ class Source:
         recipe, configuration = self.recipe, self.recipe.configuration
         drawn = draw(configuration.augmentation, len(recipe.plan.channels), configuration.dimensions == 2, rng)
         image, labels = self._read(place, drawn)
-        apply_effects(image, drawn.effects)
+        image = self._augmenter.effects(image, drawn, rng)
         for channel in recipe.masked_channels:
             image[channel].masked_fill_(labels[0] < 0, 0.0)
         return self._finished(place.case, image, labels, drawn, rng)
+
+    @cached_property
+    def _augmenter(self) -> Backend:
+        configuration = self.recipe.configuration
+        return backend(self.backend, configuration.augmentation, configuration.dimensions == 2)
 
     def present(self, name: str) -> tuple[int, ...]:
         """The classes of a case."""
@@ -108,7 +115,7 @@ class Source:
             filled = (_padded(image, spans, inside, 0.0), _padded(labels, spans, inside, OUTSIDE))
             return flipped(filled[0], drawn.flips).contiguous(), flipped(filled[1], drawn.flips).contiguous()
         middle = [lower + (edge - 1) / 2 - part.start for lower, edge, part in zip(place.lower_zyx, patch, inside, strict=True)]
-        return warp(image, labels, drawn, patch, (middle[0], middle[1], middle[2]))
+        return self._augmenter.warp(image, labels, drawn, patch, (middle[0], middle[1], middle[2]))
 
     def _finished(self, case: str, image: Tensor, labels: Tensor, drawn: Drawn, rng: np.random.Generator) -> Sample:
         labels.clamp_min_(0)  # outside is background

@@ -32,6 +32,7 @@ class Task:
     parent: int  # its pid
     recipe: Recipe
     cases: tuple[tuple[str, str], ...]  # name, folder in the cache
+    backend: str = "native"
     previous: tuple[tuple[str, str], ...] | None = None  # of a cascade: name, file with the labels of the first stage
 
 
@@ -70,7 +71,8 @@ def _source(task: Task) -> Source:
     previous: Mapping[str, np.ndarray] | None = None
     if task.previous is not None:
         previous = {name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in task.previous}
-    return Source(recipe=task.recipe, cases={name: PreparedCase(name, Path(folder)) for name, folder in task.cases}, previous=previous)
+    cases = {name: PreparedCase(name, Path(folder)) for name, folder in task.cases}
+    return Source(recipe=task.recipe, cases=cases, previous=previous, backend=task.backend)
 
 
 def _send(answers: BinaryIO, sample: Sample) -> None:
