@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from autounet.cli.flags import DEFAULTS, Bytes, Common, Folder, Names, Switch
 from autounet.cli.paths import WORK_SUFFIX, dataset_and_work, existing, existing_folder, outside
 from autounet.cli.session import Result, session
+from planners.errors import UserError
 
 Model = Annotated[Path, Parameter(help="A trained model: a file that ends in .aunet.")]
 
@@ -22,6 +23,14 @@ class Wanted:
 
     preset: Annotated[Literal["fast", "balanced", "best"] | None, Parameter(metavar="NAME")] = None
     "fast, balanced or best; what each costs and gains was measured at training. Default: as selected."
+    fast: Switch = False
+    "The same as --preset fast: some Dice for much time."
+    balanced: Switch = False
+    "The same as --preset balanced: next to no Dice for some time."
+    best: Switch = False
+    "The same as --preset best: with all folds and mirrors."
+    postprocessing: Annotated[bool, Parameter(negative="--no-postprocessing", show_default=False)] = True
+    "The repairs that were chosen with the model; --no-postprocessing leaves them out."
     probabilities: Switch = False
     "Also one probability image a class."
     uncertainty: Switch = False
@@ -35,6 +44,7 @@ class Wanted:
 
 
 AS_SELECTED = Wanted()
+PRESETS = ("fast", "balanced", "best")
 
 
 def predict(
@@ -53,11 +63,20 @@ def predict(
     existing(input, "input")
     for folder, what in ((output, "output folder"), (common.work, "work folder")):
         outside(folder, input, what)
-    options = stage.PredictOptions(**asdict(wanted), dry_run=common.dry_run)
+    told = asdict(wanted) | {"preset": _preset(wanted)}
+    options = stage.PredictOptions(**{k: v for k, v in told.items() if k not in PRESETS}, dry_run=common.dry_run)
     with session(common, common.work or output) as job:
         made = stage.predict(model, input, output, job, options)
     would = (f"Would write {len(made.cases)} masks to {output}. Nothing was written.",)
     return Result(lines=would if common.dry_run else made.lines(), plain=made.plain(), failed_cases=made.failed_cases)
+
+
+def _preset(wanted: Wanted) -> str | None:
+    """One at most, however it is said."""
+    said = {name for name in PRESETS if getattr(wanted, name)} | ({wanted.preset} if wanted.preset else set())
+    if len(said) > 1:
+        raise UserError(f"{' and '.join(sorted(said))} cannot both be wished", "name one of --fast, --balanced and --best")
+    return next(iter(said), None)
 
 
 def evaluate(

@@ -81,7 +81,7 @@ def world(
         for index, one in enumerate(configurations):
             error = common if shared else _noise(rng)
             hardness = 0.5 + number / cases  # some cases are harder for everyone
-            logits = 2.0 * (np.arange(HEADS)[:, None, None, None] == truth) + noise[one.name] * hardness * error
+            logits = 2.0 / hardness * (np.arange(HEADS)[:, None, None, None] == truth) + noise[one.name] * error
             if islands:
                 logits[1, :2, -3 : -3 + 2, -3:] = 6.0
             for head in range(HEADS):
