@@ -55,6 +55,7 @@ class Exported:
 
     def advance(self, row: int) -> int:
         """Sweep until the native row can be made; how many native rows can be."""
+        self.release(row)  # thick slices leave network rows out, also before the first one
         while self.rows.ready(self.sweep.finished) <= row:
             next(self.steps)
         return self.rows.ready(self.sweep.finished)
@@ -83,7 +84,7 @@ class Exported:
         return maps if late_head is None else late_head.logits(maps)
 
     def release(self, row: int) -> None:
-        """Native rows before this one are written."""
+        """Native rows before this one are written, or never asked for."""
         if row < self.rows.size_out:
             self.sweep.ring.release(self.rows.low[row])
 

@@ -67,6 +67,18 @@ def test_export_equals_resampling_everything_and_then_choosing(patch, shape, sca
     assert_array_equal(found[sure], whole.argmax(0)[sure])
 
 
+@pytest.mark.parametrize("native", [(9, 24, 26), (3, 45, 40), (1, 40, 50)])
+def test_thick_slices_leave_out_more_rows_than_the_ring_holds(native):
+    shape = (100, 48, 50)
+    chosen = configuration((8, 8, 8))
+    image = smooth((5, *shape), seed=5, sigma=3.0)
+    found = predict_prepared([member(Identity(), chosen)], image, frame_of(shape, native), plan_of(chosen, classes=5)).label_zyx
+    whole = resampled(image, native)
+    sure = clear(whole, 1e-3)
+    assert sure.mean() > 0.99
+    assert_array_equal(found[sure], whole.argmax(0)[sure])
+
+
 def test_streaming_equals_the_whole_volume_to_a_hundred_thousandth():
     chosen = configuration((8, 16, 16))
     torch.manual_seed(0)
