@@ -24,16 +24,16 @@ from autounet.training.validation import mask_path
 from planners.hardware import Budget, GiB, Hardware
 
 
-def worked(folder: Path, *, kind: str = "organs", cases: int = 6, size: int = 40) -> Path:
+def worked(folder: Path, *, kind: str = "organs", cases: int = 6, size: int = 40, name: str = "data") -> Path:
     """The work folder. The first case has its last class missed and a blob invented; later ones are moved a little less each."""
-    make(kind, folder / "data", cases=cases, size=size)
-    return after_a_run(folder)
+    make(kind, folder / name, cases=cases, size=size)
+    return after_a_run(folder / name)
 
 
-def after_a_run(folder: Path) -> Path:
-    """The same for a dataset that lies in folder/data."""
-    job = Job(work=folder / "data.autounet", progress=Progress.silent())
-    dataset = check(folder / "data", job)
+def after_a_run(data: Path) -> Path:
+    """The same for a dataset that is there."""
+    job = Job(work=data.with_name(f"{data.name}.autounet"), progress=Progress.silent())
+    dataset = check(data, job)
     hardware = Hardware(accelerator="cpu", name="cpu", accelerator_bytes=0, host_bytes=8 * GiB, cores=2)
     made = plan(measure(dataset, job), hardware, Budget(training_seconds=600.0), "default", job)
     splits = read_splits(job.work / "splits.json", dataset)
@@ -56,7 +56,7 @@ def after_a_run(folder: Path) -> Path:
             spacing = stored.geometry.spacing_zyx_mm
             named = Named(case=case_id, group=case.group)
             scored.append(score_case(named, stored.values_zyx, mask, made.labels, spacing, Wanted(surfaces=False)))
-    (job.work / "data.aunet").write_bytes(b"model")
+    (job.work / f"{data.name}.aunet").write_bytes(b"model")
     _choose(name, Scores(cases=tuple(sorted(scored, key=lambda c: c.case)), targets=made.labels.targets), job.work)
     return job.work
 
