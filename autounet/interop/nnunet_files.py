@@ -44,6 +44,15 @@ class ForeignModel:
         parts = self.folder.name.split("__")
         return parts[2] if len(parts) == 3 else ""
 
+    def sibling(self, configuration: str) -> "ForeignModel | None":
+        """The model of another configuration that the same trainer made from the same plans, in the folder beside."""
+        parts = self.folder.name.split("__")
+        beside = self.folder.with_name("__".join((*parts[:2], configuration)))
+        if len(parts) != 3 or not (beside / "plans.json").is_file() or not (beside / "dataset.json").is_file():
+            return None
+        found = _read(beside)
+        return found if found.folds else None
+
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[ForeignModel, ...]]:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,9 +39,11 @@ class Imported:
 def import_nnunet(source: Path, out: Path, *, configuration: str | None = None) -> Imported:
     """Convert the models of a folder or zip; with several configurations the one named, or the last in the plans, votes."""
     with opened(source) as models, TemporaryDirectory() as scratch:
+        _check_one_training(models, source)
         every = [_converted(model, Path(scratch) / str(number)) for number, model in enumerate(models)]
         converted = {one.configuration: one for one in reversed(every)}
         chosen = _chosen(converted, configuration)
+        _add_first_stages(converted, chosen, Path(scratch))
         needed = _needed(converted, chosen)
         plan = plan_of({name: converted[name].model for name in needed}, {name: converted[name].mirror_axes for name in needed})
         members = [_renamed(converted[name], plan, fold, Path(scratch)) for name in needed for fold in converted[name].weights]
@@ -71,6 +73,27 @@ def import_nnunet(source: Path, out: Path, *, configuration: str | None = None) 
         )
     folds = {our_name(name): tuple(sorted(converted[name].weights)) for name in needed}
     return Imported(path=out, digest=digest, plan=plan, folds=folds, notes=_notes(converted[chosen]))
+
+
+def _check_one_training(models: Sequence[ForeignModel], source: Path) -> None:
+    """Models of one configuration from several trainers or plans are alternatives; somebody has to say which."""
+    found: dict[str, str] = {}
+    for model in models:
+        other = found.setdefault(model.configuration, model.folder.name)
+        if model.configuration and other != model.folder.name:
+            raise UserError(f"{source.name} holds {other} and {model.folder.name}", "name the one folder that is meant")
+
+
+def _add_first_stages(converted: "dict[str, _Converted]", chosen: str, scratch: Path) -> None:
+    """A second stage that was named alone brings the first one from the folder beside it."""
+    current = chosen
+    while (previous := previous_of(converted[current].model.plans, current)) is not None:
+        if previous not in converted:
+            beside = converted[current].model.sibling(previous)
+            if beside is None:
+                return
+            converted[previous] = _converted(beside, scratch / previous)
+        current = previous
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,10 +27,11 @@ def _model(path: Path, job: Job) -> tuple[tuple[str, ...], tuple[str, ...]]:
     bundle = open_bundle(path)
     bundle.check()
     sound = [f"{path.name}: all {len(bundle.hashes)} parts have their hashes"]
+    model = load(path, device=job.device)  # hashes alone do not say that the weights are weights, and fit their networks
     golden = bundle.golden()
     if golden is None:
         return (*sound, "it holds no golden pair, so its prediction was not tried"), ()
-    share = agreement(golden, load(path, device=job.device).ensemble)
+    share = agreement(golden, model.ensemble)
     told = f"the golden image is predicted as on the machine that trained it, on {100 * share:.2f} % of its voxels"
     if share < AGREEING:
         return tuple(sound), (f"{told}: this machine computes something else; try --device cpu",)

@@ -39,6 +39,7 @@ MAX_MEMBERS = 64
 MAX_BYTES = 8 * 2**30
 MAX_JSON = 16 * 2**20
 MAX_HEADER = 2**20
+MAX_GOLDEN_VOXELS = 2**22
 TEXTS = ("format.json", "plan.json", "fingerprint.json", "selection.json", "card.json")
 HASHES, GOLDEN = "hashes.json", "golden.safetensors"
 WEIGHTS = re.compile(r"weights/([a-z0-9_]{1,64})/fold_(\d{1,3})\.safetensors")
@@ -120,8 +121,13 @@ class Bundle:
         found = _tensors(self._read(GOLDEN), f"{self.path.name}: {GOLDEN}")
         if sorted(found) != ["image_czyx", "label_zyx", "spacing_zyx_mm"]:
             raise UserError(f"{self.path.name}: the golden pair is not image, label and spacing", _FIX)
-        z, y, x = (float(v) for v in found["spacing_zyx_mm"])
-        return Golden(image_czyx=found["image_czyx"].numpy(), label_zyx=found["label_zyx"].numpy(), spacing_zyx_mm=(z, y, x))
+        image, label, spacing = (found[name].numpy() for name in ("image_czyx", "label_zyx", "spacing_zyx_mm"))
+        fits = image.ndim == 4 and image.shape == (len(self.plan.channels), *label.shape) and 0 < label.size <= MAX_GOLDEN_VOXELS
+        kinds = (image.dtype, label.dtype, spacing.dtype, spacing.shape) == (np.float32, np.int32, np.float64, (3,))
+        if not fits or not kinds or not np.isfinite(image).all() or not ((spacing > 0.001) & (spacing < 1e6)).all():
+            raise UserError(f"{self.path.name}: the golden pair does not fit the model", _FIX)
+        z, y, x = (float(v) for v in spacing)
+        return Golden(image_czyx=image, label_zyx=label, spacing_zyx_mm=(z, y, x))
 
     def check(self) -> None:
         """Every member's hash."""

@@ -1,4 +1,5 @@
 import json
+import shutil
 import zipfile
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from autounet.model import load
 from autounet.store.bundle import open_bundle
 from planners.errors import UserError
 from planners.labels import LabelClass, Labels, Region
-from planners.plan import Resampling
+from planners.plan import Inference, Resampling
 from tests.tiny_models import architecture, configuration, plan_of, regions, smooth, tiny_bundle
 
 
@@ -27,7 +28,8 @@ def exported(tmp_path):
         strides_zyx=((1, 1, 1), (1, 2, 2), (2, 2, 2)),
         kernels_zyx=((1, 3, 3), (3, 3, 3), (3, 3, 3)),
     )
-    chosen = configuration((8, 16, 16), architecture=shape, spacing_zyx_mm=(2.0, 1.1, 1.2), resampling=Resampling())
+    tiled = Inference(mirror_axes=(0, 1, 2), peak="nnunet")
+    chosen = configuration((8, 16, 16), architecture=shape, spacing_zyx_mm=(2.0, 1.1, 1.2), resampling=Resampling(), inference=tiled)
     plan = replace(plan_of(chosen), axis_order=(2, 0, 1))
     plan = replace(plan, channels=(replace(plan.channels[0], scheme="zscore", mask_outside=True),))
     (tmp_path / "ours").mkdir()
@@ -147,8 +149,9 @@ def test_labels_and_plans_go_out_as_they_came_in():
 
 
 def test_a_cascade_is_taken_in_with_its_first_stage(tmp_path):
-    first = configuration((8, 8, 8), "3d_lowres", spacing_zyx_mm=(2.0, 2.0, 2.0))
-    second = replace(configuration((8, 8, 8), "3d_cascade_fullres"), previous="3d_lowres")
+    tiled = Inference(mirror_axes=(0, 1, 2), peak="nnunet")
+    first = configuration((8, 8, 8), "3d_lowres", spacing_zyx_mm=(2.0, 2.0, 2.0), inference=tiled)
+    second = replace(configuration((8, 8, 8), "3d_cascade_fullres", inference=tiled), previous="3d_lowres")
     plan = replace(plan_of(first, second), train=("3d_lowres", "3d_cascade_fullres"))
     (tmp_path / "ours").mkdir()
     model = tiny_bundle(tmp_path / "ours", plan)
@@ -158,5 +161,18 @@ def test_a_cascade_is_taken_in_with_its_first_stage(tmp_path):
     image = smooth((1, 20, 18, 16), 6)
     one, other = load(model, device="cpu"), load(tmp_path / "back.aunet", device="cpu")
     assert_allclose(one.predict(image, spacing=(1, 1, 1)).values_zyx, other.predict(image, spacing=(1, 1, 1)).values_zyx)
+    import_nnunet(folders[1], tmp_path / "beside.aunet")
+    one, other = open_bundle(tmp_path / "beside.aunet").hashes, open_bundle(tmp_path / "back.aunet").hashes
+    assert [name for name in one if one[name] != other[name]] == []
+    alone = shutil.copytree(folders[1], tmp_path / "alone" / folders[1].name)
     with pytest.raises(UserError, match="starts from the masks of 3d_lowres"):
-        import_nnunet(folders[1], tmp_path / "alone.aunet")
+        import_nnunet(alone, tmp_path / "alone.aunet")
+
+
+def test_two_trainings_of_one_configuration_are_a_question(exported, tmp_path):
+    _, folder = exported
+    other = folder.with_name(folder.name.replace("nnUNetPlans", "nnUNetResEncUNetMPlans"))
+    shutil.copytree(folder, other)
+    with pytest.raises(UserError, match="nnUNetPlans__3d_fullres and nnUNetTrainer__nnUNetResEncUNetMPlans__3d_fullres"):
+        import_nnunet(folder.parent, tmp_path / "x.aunet")
+    assert import_nnunet(other, tmp_path / "x.aunet").folds == {"3d_fullres": (0, 1)}

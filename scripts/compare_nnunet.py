@@ -1,0 +1,139 @@
+"""Masks of models that nnU-Net trained: by nnU-Net itself, and by AutoUNet after taking them in, side by side.
+
+    python scripts/compare_nnunet.py --reference-python PYTHON --pair MODEL_FOLDER IMAGES [--pair …] [--cases 8]
+
+MODEL_FOLDER is a folder TRAINER__PLANS__CONFIGURATION with its folds, IMAGES a folder in nnU-Net's naming. Each model is
+predicted with one fold and with all of them, with mirroring and without; one row of Markdown a way is printed.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+HEAD = "| model | folds | mirrored | cases | voxels of foreground | different | Dice, all classes | least Dice of a class |"
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a model is asked."""
+
+    folds: tuple[str, ...]
+    mirror: bool
+
+
+def main() -> int:
+    """One table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reference-python", type=Path, required=True)
+    parser.add_argument("--pair", nargs=2, action="append", type=Path, required=True, metavar=("MODEL", "IMAGES"))
+    parser.add_argument("--cases", type=int, default=8)
+    given = parser.parse_args()
+    print(HEAD, "|---|---|---|---|---|---|---|---|", sep="\n", flush=True)
+    worst = 1.0
+    for model, images in given.pair:
+        with tempfile.TemporaryDirectory() as scratch:
+            for row, least in rows(
+                model.absolute(), some_of(images, Path(scratch) / "in", given.cases), given.reference_python, Path(scratch)
+            ):
+                print(row, flush=True)
+                worst = min(worst, least)
+    return int(worst < 0.999)
+
+
+def rows(model: Path, images: Path, python: Path, scratch: Path):
+    """A row of the table for each way, and its least Dice."""
+    from autounet.interop.nnunet_import import import_nnunet
+
+    import_nnunet(model, scratch / "model.aunet")
+    folds = tuple(sorted(p.name.removeprefix("fold_") for p in model.glob("fold_*") if (p / "checkpoint_final.pth").exists()))
+    for way in (Way(f, m) for f in dict.fromkeys((folds[:1], folds)) for m in (True, False)):
+        name = f"{len(way.folds)}_{way.mirror}"
+        theirs = by_reference(model, images, scratch / "theirs" / name, python, way)
+        ours = by_us(scratch / "model.aunet", images, scratch / "ours" / name, way)
+        counts = compared(theirs, ours)
+        both, one, other = (sum(c[i] for c in counts.values()) for i in range(3))
+        least = min(2 * b / (a + c) for b, a, c in counts.values())
+        cells = (
+            model.parent.name.partition("_")[2] + " " + " ".join(model.name.split("__")[1:]), len(way.folds),
+            "yes" if way.mirror else "no", len(list(theirs.glob("*.*"))), f"{one:,}", f"{one + other - 2 * both:,}",
+            f"{2 * both / (one + other):.6f}", f"{least:.6f}",
+        )  # fmt: skip
+        yield "| " + " | ".join(map(str, cells)) + " |", least
+
+
+def by_reference(model: Path, images: Path, out: Path, python: Path, way: Way) -> Path:
+    """Its own command; the first stage of a cascade before the second."""
+    plans = json.loads((model / "plans.json").read_text())
+    trainer, which, configuration = model.name.split("__")
+    previous = plans["configurations"][configuration].get("previous_stage")
+    more = []
+    if previous:
+        first = by_reference(model.with_name(f"{trainer}__{which}__{previous}"), images, out.with_name(out.name + "_first"), python, way)
+        more = ["-prev_stage_predictions", str(first)]
+    command = [
+        str(python.with_name("nnUNetv2_predict_from_modelfolder")), "-i", str(images), "-o", str(out), "-m", str(model), "-f", *way.folds,
+        "-device", "cpu", "-npp", "1", "-nps", "1", "--disable_progress_bar", *([] if way.mirror else ["--disable_tta"]), *more,
+    ]  # fmt: skip
+    places = {f"nnUNet_{name}": str(out) for name in ("raw", "preprocessed", "results")}
+    done = subprocess.run(command, env=os.environ | places, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr[-3000:])
+    for left in out.glob("*.json"):
+        left.unlink()
+    return out
+
+
+def by_us(model: Path, images: Path, out: Path, way: Way) -> Path:
+    """The stage behind `autounet predict`."""
+    from autounet.model import Wish, load
+
+    loaded = load(model, device="cpu")
+    out.mkdir(parents=True)
+    cases: dict[str, list[Path]] = {}
+    for path in sorted(images.iterdir()):
+        cases.setdefault(path.name.rsplit("_", 1)[0], []).append(path)
+    for case, files in cases.items():
+        mask = loaded.predict(files if len(files) > 1 else files[0], wish=Wish(mirror=way.mirror, folds=len(way.folds)))
+        mask.save(out / f"{case}{''.join(files[0].suffixes[-2:]) if files[0].suffix == '.gz' else files[0].suffix}")
+    return out
+
+
+def compared(theirs: Path, ours: Path) -> dict[int, tuple[int, int, int]]:
+    """Of each value over all cases: voxels in both, in theirs, in ours."""
+    import SimpleITK
+
+    counts: dict[int, tuple[int, int, int]] = {}
+    for path in sorted(theirs.glob("*.*")):
+        a, b = (SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(folder / path.name))) for folder in (theirs, ours))
+        for value in np.union1d(np.unique(a), np.unique(b)):
+            if value:
+                both, one, other = counts.get(int(value), (0, 0, 0))
+                of_a, of_b = a == value, b == value
+                counts[int(value)] = (both + int((of_a & of_b).sum()), one + int(of_a.sum()), other + int(of_b.sum()))
+    return counts
+
+
+def some_of(images: Path, folder: Path, cases: int) -> Path:
+    """The images of evenly spread cases."""
+    names = sorted({path.name.rsplit("_", 1)[0] for path in images.iterdir()})
+    chosen = names[:: max(1, len(names) // cases)][:cases]
+    folder.mkdir()
+    for path in images.iterdir():
+        if path.name.rsplit("_", 1)[0] in chosen:
+            shutil.copy(path, folder)
+    return folder
+
+
+if __name__ == "__main__":
+    sys.exit(main())
