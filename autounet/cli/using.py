@@ -29,8 +29,8 @@ class Wanted:
     "The same as --preset balanced: next to no Dice for some time."
     best: Switch = False
     "The same as --preset best: with all folds and mirrors."
-    postprocessing: Annotated[bool, Parameter(negative="--no-postprocessing", show_default=False)] = True
-    "The repairs that were chosen with the model; --no-postprocessing leaves them out."
+    no_postprocessing: Switch = False
+    "Leave out the repairs of masks that were chosen with the model."
     probabilities: Switch = False
     "Also one probability image a class."
     uncertainty: Switch = False
@@ -63,8 +63,9 @@ def predict(
     existing(input, "input")
     for folder, what in ((output, "output folder"), (common.work, "work folder")):
         outside(folder, input, what)
-    told = asdict(wanted) | {"preset": _preset(wanted)}
-    options = stage.PredictOptions(**{k: v for k, v in told.items() if k not in PRESETS}, dry_run=common.dry_run)
+    told = asdict(wanted) | {"preset": _preset(wanted), "postprocessing": not wanted.no_postprocessing}
+    said = {name: value for name, value in told.items() if name not in (*PRESETS, "no_postprocessing")}
+    options = stage.PredictOptions(**said, dry_run=common.dry_run)
     with session(common, common.work or output) as job:
         made = stage.predict(model, input, output, job, options)
     would = (f"Would write {len(made.cases)} masks to {output}. Nothing was written.",)

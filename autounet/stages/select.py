@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 from numpy.typing import NDArray
@@ -31,6 +30,7 @@ from autounet.metrics.repairs import CaseTables, choose_repairs, divided
 from autounet.metrics.score_files import write_scores
 from autounet.metrics.scores import Scores
 from autounet.metrics.temperature import fit_temperature
+from autounet.store.files import remove_tree
 from autounet.store.manifest import Manifest
 from autounet.store.selection import PostStep, Selection
 from autounet.store.strict import read_json, read_value, write_value
@@ -197,5 +197,5 @@ def _write(selection: Selection, scored: Mapping[Team, Scores], chosen: Team, jo
         write_scores(scored[team], job.work / "scores" / "+".join(names))
     for team in scored:
         if len(team.names) > 1 and team != chosen:
-            rmtree(masks_of_team(job.work, team), ignore_errors=True)
+            remove_tree(masks_of_team(job.work, team))
     write_value(job.work / "selection.json", selection)
