@@ -1,7 +1,11 @@
 """Asking the networks: tiles and their mirror images in batches, every member on each, one mean vote a tile."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -9,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from autounet.inference.heads import split_heads
+from autounet.inference.processor import on_processor, processor_has_bfloat16
 from autounet.inference.settings import InferenceSettings, Member
 from planners.errors import UserError
 
@@ -16,6 +21,9 @@ if TYPE_CHECKING:
     from planners.fingerprint import Triple
 
 OUT_OF_MEMORY_WORDS = ("can't allocate memory", "out of memory", "not enough memory", "alloc_failed")
+
+
+Item = tuple[int, tuple[int, ...]]  # a tile, and the axes along which it is mirrored
 
 
 class Voters:
@@ -33,30 +41,58 @@ class Voters:
             self.networks, self.late_head = split
             self.channels = self.late_head.weight.shape[1]
         self.device = device_of(members[0])
+        if self.device.type == "cpu":
+            self.networks = [on_processor(network, settings.precision) for network in self.networks]
         self.flips = mirror_subsets(settings.mirror_axes)
         self.settings = settings
         self.in_flight = max(in_flight, 1)
+        self.short = False  # of memory
+        self.workers = 1
+        self.pool: Executor | None = None
+
+    def employ(self, pool: Executor, workers: int) -> None:
+        """Ask the networks on so many threads: on a processor, tiles side by side beat many threads on each tile."""
+        self.workers, self.pool = workers, pool
+
+    def ask(self, tiles_bczyx: Tensor) -> "Asked":
+        """Show tiles and their mirror images to the networks; on threads, the answers come while something else is done."""
+        asked = Asked(tiles_bczyx, deque((tile, flip) for tile in range(len(tiles_bczyx)) for flip in self.flips))
+        if self.pool is not None and not self.short:
+            self._refill(asked)
+        return asked
 
     def vote(self, tiles_bczyx: Tensor) -> "Votes":
         """Mean logits of all members and mirrors, in float32, and how far the members disagree when that is wanted."""
-        items = [(tile, flip) for tile in range(len(tiles_bczyx)) for flip in self.flips]
+        return self.votes(self.ask(tiles_bczyx))
+
+    def votes(self, asked: "Asked") -> "Votes":
+        """The same of tiles that were shown already; always added in the same order, whatever ends first."""
         together = self.late_head is not None  # members' maps lie side by side; their mean is taken by the late head
-        votes = Votes(len(tiles_bczyx), 1 if together else len(self.networks), len(self.flips), self.disagree)
-        at = 0
-        while at < len(items):
-            chunk = items[at : at + self.in_flight]
+        count, members = len(asked.tiles_bczyx), 1 if together else len(self.networks)
+        votes = Votes(count, members, len(self.flips), self.disagree)
+        while asked.waiting or asked.running:
+            self._refill(asked)
+            one = asked.running.popleft()
             try:
-                answers = self._ask(tiles_bczyx, chunk)
+                answers = one.answers()
             except (RuntimeError, MemoryError) as error:
-                self._shrink(error)
-                continue  # the same tiles again, fewer at a time
-            for (tile, _), answer in zip(chunk, answers, strict=True):
+                self._shrink(error, one)
+                asked.again(one)  # the same tiles once more, fewer at a time
+                continue
+            for (tile, _), answer in zip(one.items, answers, strict=True):
                 votes.add(tile, answer)
-            at += len(chunk)
         votes.check()
         return votes
 
-    def _ask(self, tiles_bczyx: Tensor, chunk: list[tuple[int, tuple[int, ...]]]) -> list[Tensor]:
+    def _refill(self, asked: "Asked") -> None:
+        """Have as many tiles at work as are allowed."""
+        each = max(1, self.in_flight // self.workers)
+        while asked.waiting and len(asked.running) < min(self.workers, self.in_flight):
+            items = [asked.waiting.popleft() for _ in range(min(each, len(asked.waiting)))]
+            ask = partial(self._ask, asked.tiles_bczyx, items)
+            asked.running.append(Running(items, self.in_flight, ask if self.pool is None else self.pool.submit(ask).result))
+
+    def _ask(self, tiles_bczyx: Tensor, chunk: Sequence[Item]) -> list[Tensor]:
         """Per item the logits of each member (member, k, z, y, x), flipped back."""
         batch = torch.stack([torch.flip(tiles_bczyx[tile], flip) if flip else tiles_bczyx[tile] for tile, flip in chunk])
         batch = batch[:, :, 0] if self.flat else batch
@@ -71,9 +107,12 @@ class Voters:
             answers.append(torch.flip(stacked, [axis + 1 for axis in flip]) if flip else stacked)
         return answers
 
-    def _shrink(self, error: Exception) -> None:
+    def _shrink(self, error: Exception, one: "Running") -> None:
         if not is_out_of_memory(error):
             raise error
+        self.short = True
+        if one.in_flight > self.in_flight:
+            return  # it was begun before memory was known to be short
         if self.in_flight == 1:
             raise UserError(
                 f"not even one patch of {self.patch_zyx} voxels fits in the memory of {self.device.type}",
@@ -82,6 +121,35 @@ class Voters:
         self.in_flight //= 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Tiles that a network is looking at, and the way to what it says."""
+
+    items: Sequence[Item]
+    in_flight: int  # when it was begun
+    answers: Callable[[], list[Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Tiles that the networks are shown."""
+
+    tiles_bczyx: Tensor
+    waiting: deque[Item]
+    running: deque[Running] = field(default_factory=deque)
+
+    def again(self, one: Running) -> None:
+        """These and all that is running with them wait once more; what is being computed is waited for, for it holds memory."""
+        for other in self.running:
+            if isinstance(other.answers, partial):
+                continue
+            with suppress(RuntimeError, MemoryError):
+                other.answers()
+        items = [item for each in (one, *self.running) for item in each.items]
+        self.running.clear()
+        self.waiting.extendleft(reversed(items))
 
 
 class Votes:
@@ -151,15 +219,6 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in OUT_OF_MEMORY_WORDS)
-
-
-def processor_has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 matrices in hardware; without that it is slower than float32.
-
-    A property of the machine and not a timing: a prediction that is typed again must give the same bytes.
-    """
-    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(supported is not None and supported())
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
+from autounet import machine
 from autounet.arrays.prepare import frame_unseen
 from autounet.images.geometry import Geometry
 from autounet.inference.budget import Sizes, estimate, fitted
@@ -95,7 +96,7 @@ def _sizes(ensemble: Ensemble, chosen: Chosen, geometry: Geometry, options: Opti
         shape_zyx=frame.shape_zyx,
         order=sweep_order(frame.shape_zyx, configuration.patch_zyx),
         channels=kept_maps(members, settings, ensemble.plan.labels.heads),
-        in_flight=in_flight(members),
+        in_flight=in_flight(members, options.threads or machine.cores()),
         inputs=_inputs(ensemble, configuration),
         mirrors=len(mirror_subsets(settings.mirror_axes)),
         members=len(members),

@@ -1,6 +1,7 @@
 """One case: networks over prepared arrays, labels on the stored grid."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import torch
 
 DEVICE_SHARE = 0.9  # of the memory that is free there; the rest is lost between blocks
-CPU_VOXELS_IN_FLIGHT = 2**18  # more at once gains nothing on a processor and costs memory
+CPU_VOXELS_A_THREAD = 2**16  # a call to a network costs a millisecond; more at once gains nothing on a processor
 GPU_VOXELS_IN_FLIGHT = 2**23
 
 
@@ -89,21 +90,32 @@ def predict_panels(  # noqa: PLR0913 - as above
     decision = Decision.of(plan.labels)
     wanted = Wanted(any(p.settings.probabilities for p in panels), any(p.settings.uncertainty for p in panels))
     order = sweep_order(panels[0].source.shape_zyx, panels[0].members[0].configuration.patch_zyx)
-    sweeps = [_sweep(panel, decision, order) for panel in panels]
+    sweeps = [_sweep(panel, decision, order, threads or machine.cores()) for panel in panels]
     _fit(sweeps, panels, plan, wanted, Allowed(max_ram_bytes, gpu_memory_bytes))
     if progress is not None:
         progress.detail(f"{sum(s.tiles for s in sweeps)} tiles of {', '.join(str(s.voters.patch_zyx) for s in sweeps)} voxels")
+    return _run(sweeps, panels, decision, wanted, threads, witness)
+
+
+def _run(
+    sweeps: Sequence[Sweep], panels: Sequence[Panel], decision: Decision, wanted: Wanted, threads: int | None, witness: Witness | None
+) -> Prediction:
     import torch
 
+    threads = threads or torch.get_num_threads()
     exported = [_exported(sweep, panel) for sweep, panel in zip(sweeps, panels, strict=True)]
-    with torch_threads(threads):
-        export = Export(exported, panels[0].frame, decision, wanted, threads or torch.get_num_threads())
+    # On a processor a thread takes one tile after the other alone: threads that share a tile wait for each other.
+    workers = min(threads, *(s.voters.in_flight for s in sweeps)) if sweeps[0].voters.device.type == "cpu" else 1
+    with torch_threads(max(1, threads // workers)), ThreadPoolExecutor(workers) as pool:
+        for sweep in sweeps if workers > 1 else ():
+            sweep.voters.employ(pool, workers)
+        export = Export(exported, panels[0].frame, decision, wanted, threads)
         export.witness = witness
         return export.run()
 
 
-def _sweep(panel: Panel, decision: Decision, order: Triple) -> Sweep:
-    voters = Voters(panel.members, panel.settings, in_flight(panel.members), decision.heads)
+def _sweep(panel: Panel, decision: Decision, order: Triple, threads: int) -> Sweep:
+    voters = Voters(panel.members, panel.settings, in_flight(panel.members, threads), decision.heads)
     return Sweep(panel.source, voters, panel.settings, decision, order)
 
 
@@ -159,10 +171,10 @@ def _device_limit(device: "torch.device", wanted_bytes: int | None) -> int:
     return min(int(DEVICE_SHARE * (free + kept)), wanted_bytes or free + kept)
 
 
-def in_flight(members: Sequence[Member]) -> int:
-    """Patches at once, if memory does not mind."""
-    voxels = CPU_VOXELS_IN_FLIGHT if device_of(members[0]).type == "cpu" else GPU_VOXELS_IN_FLIGHT
-    return max(1, voxels // prod(members[0].configuration.patch_zyx))
+def in_flight(members: Sequence[Member], threads: int) -> int:
+    """Patches at once, if memory does not mind: on a processor what each thread takes at a time, small ones together."""
+    patch = prod(members[0].configuration.patch_zyx)
+    return threads * max(1, CPU_VOXELS_A_THREAD // patch) if device_of(members[0]).type == "cpu" else max(1, GPU_VOXELS_IN_FLIGHT // patch)
 
 
 @contextmanager

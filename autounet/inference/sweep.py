@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autounet import stop
-from autounet.inference.forward import Voters
+from autounet.inference.forward import Asked, Voters
 from autounet.inference.rolling import RollingAccumulator
 from autounet.inference.settings import InferenceSettings
 from autounet.inference.tiles import AxisTile, depth_of, grouped, tile_axis
@@ -125,6 +125,15 @@ class Place:
         return self.z, self.y, self.x
 
 
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """Places whose tiles the networks were shown, but for those of air."""
+
+    places: Sequence[Place]
+    looked_at: Sequence[int]
+    asked: Asked | None
+
+
 class Sweep:
     """One configuration's way over one image. `order` is the working axes with the sweep axis first."""
 
@@ -177,15 +186,28 @@ class Sweep:
     def _rows(self, group: Sequence[AxisTile]) -> None:
         planes = product(group, self.axes[self.order[1]], self.axes[self.order[2]])
         places = [self._place(*three) for three in planes]
+        shown: _Shown | None = None
         for at in range(0, len(places), self.batch):
             stop.check()
-            chunk = places[at : at + self.batch]
-            tiles = self._tiles(chunk)
-            asked = [i for i, tile in enumerate(tiles) if not (self.settings.skip_air and is_air(tile))]
-            votes = self.voters.vote(torch.from_numpy(tiles if len(asked) == len(chunk) else tiles[asked])) if asked else None
-            for i, place in enumerate(chunk):
-                logits = votes.mean(asked.index(i)) if votes is not None and i in asked else self._air()
-                self._accumulate(place, logits)
+            following = self._show(places[at : at + self.batch])  # its answers come while the last one's are added
+            if shown is not None:
+                self._take(shown)
+            shown = following
+        if shown is not None:
+            self._take(shown)
+
+    def _show(self, places: Sequence[Place]) -> _Shown:
+        tiles = self._tiles(places)
+        looked_at = [i for i, tile in enumerate(tiles) if not (self.settings.skip_air and is_air(tile))]
+        if not looked_at:
+            return _Shown(places, looked_at, None)
+        return _Shown(places, looked_at, self.voters.ask(torch.from_numpy(tiles if len(looked_at) == len(places) else tiles[looked_at])))
+
+    def _take(self, shown: _Shown) -> None:
+        votes = None if shown.asked is None else self.voters.votes(shown.asked)
+        for i, place in enumerate(shown.places):
+            logits = votes.mean(shown.looked_at.index(i)) if votes is not None and i in shown.looked_at else self._air()
+            self._accumulate(place, logits)
 
     def _place(self, first: AxisTile, second: AxisTile, third: AxisTile) -> Place:
         axes = dict(zip(self.order, (first, second, third), strict=True))
@@ -214,9 +236,9 @@ class Sweep:
 
     def _accumulate(self, place: Place, logits_kzyx: Tensor) -> None:
         swept = [place.axes[a] for a in self.order]
-        a, b, c = (torch.from_numpy(axis.weights).to(logits_kzyx.device) for axis in swept)
+        a, b, c = (torch.from_numpy(axis.weights).to(self.device) for axis in swept)
         weight = a[:, None, None] * b[None, :, None] * c[None, None, :]
-        logits = logits_kzyx.permute(0, *(axis + 1 for axis in self.order))[:, swept[0].own, swept[1].own, swept[2].own]
+        logits = logits_kzyx.to(self.device).permute(0, *(axis + 1 for axis in self.order))[:, swept[0].own, swept[1].own, swept[2].own]
         self.ring.add((swept[0].inside, swept[1].inside, swept[2].inside), logits, weight)
 
 
