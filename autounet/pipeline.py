@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from planners.errors import UserError
 
@@ -41,6 +41,7 @@ class Wishes:
     cache: Path | None = None
     probe: bool = False  # try real training steps on the accelerator, and correct the prediction of memory
     start: Path | None = None  # a model whose weights the training starts from
+    track: Literal["tensorboard", "wandb", "mlflow"] | None = None  # which hears of a training, beside its log
     devices: tuple[str, ...] = ()  # several: folds are trained side by side
     workers: int | None = None  # who make the samples of a training: so many threads
     worker_processes: bool = False  # or processes
@@ -158,6 +159,7 @@ def train(data: Dataset, plan: Plan, job: Job, wishes: Wishes, group: Group | No
         extend=None if wishes.extend is None else Extension(iterations=wishes.extend[0], seconds=wishes.extend[1]),
         devices=_every_device(wishes.devices),
         group=group,
+        track=wishes.track,
         workers=wishes.workers,
         worker_processes=wishes.worker_processes,
     )

@@ -198,6 +198,7 @@ def _wishes(choices: Choices) -> Wishes:
         probe=choices.probe,
         start=None if choices.from_ is None else existing(choices.from_, "model"),
         devices=choices.devices or (),
+        track=choices.track,
         workers=_workers(choices.workers),
         worker_processes=choices.worker_processes,
     )

@@ -17,6 +17,8 @@ from autounet.store.manifest import Manifest
 from autounet.store.strict import read_value, write_value
 from autounet.training.order import Extension, in_order, limited_schedule, rounds, wanted_folds
 from autounet.training.recipe import Recipe, partly_annotated
+from autounet.training.record import RunRecord, TargetDice
+from autounet.training.trackers import Kind, module
 from planners.errors import UserError
 from planners.plan import Configuration, Plan
 
@@ -24,37 +26,8 @@ if TYPE_CHECKING:
     from autounet.training.fold import Fold, Trained
     from autounet.training.launched import Group
 
-RUN_SCHEMA = 1
 RECORD, WEIGHTS, NEXT = "run.json", "weights.safetensors", "next.safetensors"
 CHILD = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from autounet.stages.train import child; sys.exit(child())"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetDice:
-    """The mean Dice of one target over the held-out cases that have it."""
-
-    target: str
-    dice: float | None  # None: the class is in none of the cases and was predicted in none
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRecord:
-    """A fold that is trained and validated."""
-
-    schema: int = RUN_SCHEMA
-    configuration: str
-    fold: int
-    recipe: str
-    iterations: int
-    seconds: float
-    execution: str
-    loss: float | None
-    waited_seconds: float  # the device had no batch
-    train_cases: int
-    validation: tuple[TargetDice, ...]
-    validated: tuple[str, ...]
-    failed_cases: tuple[str, ...] = ()
-    ended_at_plateau: bool = False  # before its planned end, because nothing was gained any more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +44,7 @@ class _Run:
     workers: int | None = None
     worker_processes: bool = False
     group: "Group | None" = None
+    track: Kind | None = None
     extends: bool = False  # it is finished, and goes on
 
     @property
@@ -98,6 +72,7 @@ def train(  # noqa: PLR0913 - the verb's own choices, each named at the call
     devices: Sequence[str] = (),
     group: "Group | None" = None,
     extend: Extension | None = None,
+    track: Kind | None = None,
 ) -> None:
     """Train what is not trained yet. `seconds` is for all of it together, `iterations` for each fold, `start` a model to begin with.
 
@@ -108,13 +83,15 @@ def train(  # noqa: PLR0913 - the verb's own choices, each named at the call
     chosen = in_order(plan, configurations)
     numbers = wanted_folds(plan, splits, folds)
     job = replace(job, device=devices[0]) if len(devices) == 1 else job
+    if track is not None:
+        module(track)  # what is missing is said before anything is begun
     turns = rounds(chosen, len(numbers), max(1, len(devices)))
     share = None if seconds is None else seconds / turns
     runs = []
     for configuration in chosen:
         limited = replace(configuration, schedule=limited_schedule(configuration, share, iterations))
         one = _Run(dataset=dataset, plan=plan, configuration=limited, fold=0, job=job, splits=splits, start=start)
-        one = replace(one, workers=workers, worker_processes=worker_processes, group=group)
+        one = replace(one, workers=workers, worker_processes=worker_processes, group=group, track=track)
         runs += [_extended(replace(one, fold=fold), extend and extend.shared(turns)) for fold in numbers]
     failed = _side_by_side(runs, tuple(devices)) if len(devices) > 1 else _in_turn(runs)
     if len(failed) == 1:
@@ -179,6 +156,7 @@ def _side_by_side(runs: Sequence[_Run], devices: tuple[str, ...]) -> dict[str, U
             extends=run.extends,
             workers=run.workers,
             worker_processes=run.worker_processes,
+            track=run.track,
         )
         told[run.name] = to_plain(errand)
     return side_by_side(units, told, Crew(devices=devices, program=CHILD, progress=runs[0].job.progress))
@@ -201,6 +179,7 @@ def child() -> int:
             extends=errand.extends,
             workers=errand.workers,
             worker_processes=errand.worker_processes,
+            track=errand.track,
         )
         _train_one(run)
 
@@ -270,6 +249,7 @@ def _fold(
         previous={c: previous[c] for c in recipe.train} if run.configuration.previous is not None else None,
         start=None if run.start is None else weights_of(run.start, recipe, run.job.progress.note),
         workers=Workers(count=run.workers, processes=run.worker_processes),
+        track=run.track,
     )
 
 

@@ -1,8 +1,9 @@
 """One fold, from a plan to weights: the parts are made, handed to the loop, and its result published."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from autounet.rng import generator
 from autounet.store.checkpoints import Checkpoints
 from autounet.store.files import make_folder
 from autounet.training.allocation import keep_freed_memory
+from autounet.training.curves import write_curves
 from autounet.training.distributed import Rank, agreed, mean_gradients, positions, summed
 from autounet.training.execution import Execution, execution
 from autounet.training.learner import Learner, make_learner
@@ -28,6 +30,7 @@ from autounet.training.loop import Surroundings, Training, Validate, alone, aver
 from autounet.training.recipe import Recipe
 from autounet.training.sample import ReadCase, Source
 from autounet.training.state import Progressed
+from autounet.training.trackers import Kind, tracking
 from planners.errors import UserError
 
 CHECKPOINTS = "checkpoints"
@@ -46,6 +49,7 @@ class Fold:
     previous: Mapping[str, NDArray[np.generic]] | None = None
     start: Mapping[str, Tensor] | None = None  # weights to begin with
     workers: Workers = THREADS  # who makes the samples
+    track: Kind | None = None  # a program that hears of the training, too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +83,11 @@ def train_fold(fold: Fold, job: Job, rank: Rank = ALONE) -> Trained:
     checkpoints = Checkpoints(fold.folder / CHECKPOINTS, say=job.progress.warn)
     if first:
         checkpoints.tidy()  # what a killed save left
-    with Progress(Voice(folder=fold.folder if first else None)) as log:
+    name = f"{recipe.configuration.name} fold {recipe.fold}"
+    with (
+        Progress(Voice(folder=fold.folder if first else None)) as log,
+        tracking(fold.track if first else None, fold.folder, name, job.progress.warn) as hear,
+    ):
         around = Surroundings(
             checkpoints=checkpoints,
             progress=job.progress if first else Progress.silent(),
@@ -90,16 +98,30 @@ def train_fold(fold: Fold, job: Job, rank: Rank = ALONE) -> Trained:
             writes=first,
             probes=rank.count == 1,
             ranks=rank.count,
+            hear=hear,
+            draw=partial(_drawn, fold.folder, f"{recipe.plan.dataset}: {name}", job.progress.warn) if first else _nothing,
             agree=agreed if rank.count > 1 else alone,
         )
         training = begin(recipe, learner, around)
         log.event("begin_fold", execution=str(learner.execution), step=training.state.step, threads=threads, cases=len(fold.cases))
         waited = _run(fold, training, threads, rank)
+    around.draw()
     weights = learner.final_weights()
     with averaged(learner):
         pass  # leaves the network in eval mode
     learner.network.load_state_dict(weights)
     return Trained(network=learner.network.eval(), weights=weights, state=training.state, waited_seconds=waited)
+
+
+def _nothing() -> None:
+    """Another process draws."""
+
+
+def _drawn(folder: Path, title: str, warn: Callable[[str], None]) -> None:
+    try:
+        write_curves(folder, title)
+    except (OSError, UserError) as error:  # a picture less is no reason to lose a training
+        warn(f"the curves were not drawn: {error}")
 
 
 def fresh_learner(fold: Fold, how: Execution, reduce: Reduce | None = None) -> Learner:

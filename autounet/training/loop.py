@@ -1,7 +1,7 @@
 """The loop of one fold: batches in, weights out; stopped, killed or broken, it goes on where it was."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from traceback import format_exception
 from typing import Any
@@ -51,6 +51,8 @@ class Surroundings:
     probes: bool = True  # whether it may be tried what is faster; several ranks would not agree on it
     # Of several ranks: whether any was asked to stop, and the time that all go by.
     agree: Callable[[bool, float], tuple[bool, float]] = alone
+    hear: Callable[[str, Mapping[str, object]], None] = lambda kind, fields: None  # told the same as the log
+    draw: Callable[[], None] = lambda: None  # the log has something new to draw
 
 
 @dataclass(slots=True, kw_only=True)
@@ -153,7 +155,7 @@ class Training:
         return f"loss {self.state.loss or 0.0:.3f}{scores}"
 
     def _record(self, report: StepReport, rate: float, loader: Loader) -> None:
-        self.around.log.event(
+        self._tell(
             "train",
             step=self.state.step,
             loss=report.loss,
@@ -163,6 +165,10 @@ class Training:
             waited=round(loader.waited_seconds, 3),
             **{f"loss_{name}": value for name, value in report.terms},
         )
+
+    def _tell(self, kind: str, **fields: object) -> None:
+        self.around.log.event(kind, **fields)
+        self.around.hear(kind, fields)
 
     def _record_failure(self, error: SampleError) -> None:
         """A sample could not be made: the weights are sound, and no step is lost to it."""
@@ -188,7 +194,8 @@ class Training:
         scored = (*self.state.scored, Scored(step=self.state.step, way=way, dice=dice, targets=targets))
         best = dice > self.state.best
         self.state = replace(self.state, scored=scored, seconds=self.around.clock() - self._began)
-        self.around.log.event("validation", step=self.state.step, dice=dice, **{f"dice_{n}": v for n, v in targets})
+        self._tell("validation", step=self.state.step, dice=dice, **{f"dice_{n}": v for n, v in targets})
+        self.around.draw()
         if self.recipe.configuration.schedule.stop_at_plateau and plateau(tuple((s.way, s.dice) for s in scored)):
             self.state = replace(self.state, decay_from=pace.decay_now(self.state.step, self.state.seconds).decay_from)
         if best:

@@ -19,6 +19,7 @@ from autounet.data.dataset import Dataset
 from autounet.data.splits import Splits
 from autounet.job import Job
 from autounet.progress import Progress, Task, Voice
+from autounet.training.trackers import Kind
 from planners.errors import UserError
 from planners.plan import Configuration, Plan
 from planners.strict_json import from_plain
@@ -55,6 +56,7 @@ class Errand:
     extends: bool = False
     workers: int | None = None
     worker_processes: bool = False
+    track: Kind | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
