@@ -123,7 +123,7 @@ class Bundle:
             raise UserError(f"{self.path.name}: the golden pair is not image, label and spacing", _FIX)
         image, label, spacing = (found[name].numpy() for name in ("image_czyx", "label_zyx", "spacing_zyx_mm"))
         fits = image.ndim == 4 and image.shape == (len(self.plan.channels), *label.shape) and 0 < label.size <= MAX_GOLDEN_VOXELS
-        kinds = (image.dtype, label.dtype, spacing.dtype, spacing.shape) == (np.float32, np.int32, np.float64, (3,))
+        kinds = image.dtype == np.float32 and label.dtype == np.int32 and spacing.dtype == np.float64 and spacing.shape == (3,)
         if not fits or not kinds or not np.isfinite(image).all() or not ((spacing > 0.001) & (spacing < 1e6)).all():
             raise UserError(f"{self.path.name}: the golden pair does not fit the model", _FIX)
         z, y, x = (float(v) for v in spacing)
