@@ -86,18 +86,22 @@ def evaluate(
     /,
     *,
     out: Folder = None,
+    tolerance: Annotated[Names, Parameter(help="Of the NSD in mm: 2 for every class, or liver=3,tumour=1. Default: 1.")] = None,
+    lesions: Annotated[Switch, Parameter(help="Also count lesions that were found, missed and made up.")] = False,
     common: Common = DEFAULTS,
 ) -> Result:
     """Score masks against the truth: overlap, surface distances and lesions, with intervals over cases."""
+    from autounet.metrics.case_scores import wanted_of
     from autounet.stages import evaluate as stage
 
+    wanted = wanted_of(tolerance or (), lesions=lesions)
     existing_folder(predictions, "folder of predictions")
     existing_folder(truth, "folder of true masks")
     folder = out or common.work or predictions.absolute().with_name(f"{predictions.absolute().name}.scores")
     for read_only in (predictions, truth):
         outside(folder, read_only, "folder of scores")
     with session(common, folder) as job:
-        scores = stage.evaluate(predictions, truth, None if common.dry_run else folder, job)
+        scores = stage.evaluate(predictions, truth, None if common.dry_run else folder, job, wanted=wanted)
     return Result(lines=scores.lines(), plain=scores.plain(), failed_cases=scores.failed_cases)
 
 

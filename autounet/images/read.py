@@ -21,7 +21,7 @@ def read_header(path: Path, options: ReadOptions = DEFAULT) -> ImageInfo:
 
 
 def read_image(
-    path: Path,
+    path: Path | str,
     options: ReadOptions = DEFAULT,
     *,
     max_bytes: int | None = None,
@@ -31,7 +31,8 @@ def read_image(
     """The whole image, checked to its last byte: a file, or a folder that holds one DICOM series."""
     given = {"max_bytes": max_bytes, "fill_nonfinite": fill_nonfinite, "follow_outside": follow_outside}
     options = replace(options, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    return read_as(path, "dicom" if path.is_dir() else required_format(path, options), options)
+    place = Path(path)
+    return read_as(place, "dicom" if place.is_dir() else required_format(place, options), options)
 
 
 def read_as(path: Path, form: Format, options: ReadOptions) -> Image:
