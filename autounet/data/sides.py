@@ -78,8 +78,8 @@ def _mirror_score(both: list[tuple[ClassShape, ClassShape]]) -> float | None:
     centres = np.array([[a.centre_xyz_mm, b.centre_xyz_mm] for a, b in both])
     across = centres[:, 0, 0] - centres[:, 1, 0]
     off = np.abs(centres[:, 0, 1:] - centres[:, 1, 1:]).max(axis=1)
-    spread = np.array([[a.spread_mm, b.spread_mm] for a, b in both])
-    like = np.abs(np.log(spread[:, 0] / np.maximum(spread[:, 1], 1e-6)))
+    spread = np.maximum([[a.spread_mm, b.spread_mm] for a, b in both], 1e-6)  # a single voxel has none
+    like = np.abs(np.log(spread[:, 0] / spread[:, 1]))
     same_side = max(float((across > 0).mean()), float((across < 0).mean()))
     apart = np.abs(across)
     relative = off / np.maximum(apart, 1e-6)
