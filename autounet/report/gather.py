@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from autounet.data.dataset import Dataset
+from autounet.report.intensities import medians
 from autounet.report.speed import FoldSpeed, fold_speeds
 from autounet.store.selection import Selection
 from autounet.store.strict import read_json, read_value
@@ -31,6 +32,7 @@ class Material:
     dataset: Dataset | None = None
     masks: dict[str, Path] = field(default_factory=dict)  # out-of-fold, of the configuration that is shown, by the name of their file
     folds: tuple[FoldSpeed, ...] = ()
+    medians: dict[str, tuple[float, ...]] = field(default_factory=dict)  # of the gray values of each case, channel by channel
     model: str = ""
     model_bytes: int = 0
 
@@ -58,6 +60,7 @@ def gather(work: Path) -> Material:
         scores[path.parent.name] = read_json(path)
     models = sorted(work.glob("*.aunet"))
     selection = _read(work / "selection.json", Selection)
+    dataset = _read(work / "index.json", Dataset, max_bytes=INDEX_BYTES)
     return Material(
         name=work.name.removesuffix(".autounet"),
         fingerprint=_read(work / "fingerprint.json", Fingerprint),
@@ -65,7 +68,8 @@ def gather(work: Path) -> Material:
         selection=selection,
         scores=scores,
         curves=_curves(work),
-        dataset=_read(work / "index.json", Dataset, max_bytes=INDEX_BYTES),
+        dataset=dataset,
+        medians=medians(work, dataset) if dataset else {},
         masks=_masks(work / "runs" / selection.members[0].configuration) if selection else {},
         folds=fold_speeds(work),
         model=models[0].name if models else "",
@@ -84,10 +88,7 @@ def _masks(configuration: Path) -> dict[str, Path]:
 
 
 def _read(path: Path, kind: type[T], *, max_bytes: int = 2**24) -> T | None:
-    try:
-        return read_value(path, kind, max_bytes=max_bytes) if path.exists() else None
-    except UserError:
-        return None
+    return read_value(path, kind, max_bytes=max_bytes) if path.exists() else None
 
 
 def _curves(work: Path) -> dict[str, dict[int, list[tuple[float, float]]]]:

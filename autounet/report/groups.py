@@ -16,6 +16,7 @@ from autounet.rng import generator
 
 SMALL = 0.25  # the quarter of the cases in which a class is smallest
 UNUSUAL = 1.5  # voxels larger or smaller than the median by this factor
+UNLIKE = 5.0  # times the usual distance (the median one) of a case's gray values from the middle
 FEW = 4  # scored cases; among fewer nothing is common
 WORSE = 0.01  # Dice; less is not worth a line
 SHUFFLES = 2000
@@ -55,7 +56,7 @@ def failure_groups(material: Material) -> tuple[Group, ...]:
         return ()
     dice = {row.case: row.dice for row in rows}
     chance = _Chance(np.array(list(dice.values())))
-    found = [_group(trait, cases, dice, chance) for trait, cases in traits(rows)]
+    found = [_group(trait, cases, dice, chance) for trait, cases in (*traits(rows), *drift(rows, material))]
     # The more traits are looked at, the more of them look bad by chance; so all count, those that look good too.
     adjusted = holm([group.p for group in found])
     sure = [replace(group, p=p) for group, p in zip(found, adjusted, strict=True) if not group.elsewhere - group.dice < WORSE]
@@ -83,6 +84,23 @@ def traits(rows: Sequence[Row]) -> list[tuple[str, set[str]]]:
         if len(cases) > 1:  # one case is no group
             found.append((f"{what} {own}", cases))
     return [(trait, cases) for trait, cases in found if 0 < len(cases) < len(rows) or (cases and trait.endswith("missed altogether"))]
+
+
+def drift(rows: Sequence[Row], material: Material) -> list[tuple[str, set[str]]]:
+    """Cases whose gray values lie far from those of the others: another scanner, another protocol, another unit."""
+    seen = [(row.case, material.medians[row.case]) for row in rows if row.case in material.medians]
+    channels = material.dataset.channels if material.dataset else ()
+    if len(seen) < FEW or any(len(values) != len(channels) for _, values in seen):
+        return []
+    table = np.array([values for _, values in seen])
+    away = np.abs(table - np.median(table, 0))
+    usual = np.median(away, 0)
+    found = []
+    for number, channel in enumerate(channels):
+        unlike = {case for (case, _), far in zip(seen, away[:, number] > UNLIKE * usual[number], strict=True) if far and usual[number] > 0}
+        if unlike:
+            found.append((f"gray values of {channel.name} unlike the others", unlike))
+    return found
 
 
 def _origins(row: Row) -> tuple[tuple[str, str], ...]:

@@ -37,7 +37,8 @@ def scores_section(material: Material) -> Section | None:
     words = ("Each case was predicted by networks that had not seen it. Intervals are 95 %, over patients.",)
     if not selection.scores:
         words = ("No case was held out of the training of a fold, so nothing is known of how good the model is on new images.",)
-    return Section(id="scores", title="How good it is", words=words, figures=tuple(figures), tables=tuple(tables))
+    facts = _sureness(selection)
+    return Section(id="scores", title="How good it is", words=words, facts=facts, figures=tuple(figures), tables=tuple(tables))
 
 
 def _classes(selection: Selection, scores: Any) -> Table:
@@ -56,33 +57,38 @@ def _classes(selection: Selection, scores: Any) -> Table:
 
 def _candidates(selection: Selection) -> Table:
     chosen = tuple(member.configuration for member in selection.members)
-    rows = tuple(
-        (
-            c.name,
-            f"{c.dice:.4f}",
-            f"{c.low:.4f}",
-            f"{c.high:.4f}",
-            "" if c.p_against_best is None else f"{c.p_against_best:.3g}",
-            ", ".join(
-                text
-                for text in ("chosen" if c.configurations == chosen else "", "within noise of the best" if c.within_noise else "")
-                if text
-            ),
-        )
-        for c in selection.candidates
-    )
-    return Table(
-        head=("Candidate", "Dice", "from", "to", "p against the best", "Verdict"), rows=rows, numeric=(False, True, True, True, True, False)
-    )
+    rows = []
+    for c in selection.candidates:
+        verdict = [word for true, word in ((c.configurations == chosen, "chosen"), (c.within_noise, "within noise of the best")) if true]
+        p = "" if c.p_against_best is None else f"{c.p_against_best:.3g}"
+        first = "" if c.first_share is None else f"{c.first_share:.0%}"
+        rows.append((c.name, f"{c.dice:.4f}", f"{c.low:.4f}", f"{c.high:.4f}", p, first, ", ".join(verdict)))
+    head = ("Candidate", "Dice", "from", "to", "p against the best", "Best among redrawn patients", "Verdict")
+    return Table(head=head, rows=tuple(rows), numeric=(False, True, True, True, True, True, False))
 
 
 def _post_steps(selection: Selection) -> Table:
-    words = {"keep_largest": "keep the largest piece", "drop_small": "drop small pieces", "fill_holes": "fill holes"}
     rows = tuple(
-        (s.target, words[s.kind] + (f" (below {s.minimum_mm3:g} mm³)" if s.minimum_mm3 else ""), f"{s.gain:+.4f}")
-        for s in selection.post_steps
+        (step.words.rpartition(" (")[0], f"{step.gain:+.4f}", "" if step.p is None else f"{step.p:.3g}") for step in selection.post_steps
     )
-    return Table(head=("Class", "Step", "Gain in Dice"), rows=rows, numeric=(False, False, True))
+    return Table(head=("Step", "Gain in Dice", "p"), rows=rows, numeric=(False, True, True))
+
+
+def _sureness(selection: Selection) -> tuple[tuple[str, str], ...]:
+    """How much of the mean is luck, and what the networks know of themselves."""
+    facts = []
+    if selection.mean_dice is not None and selection.mean_low is not None and selection.mean_high is not None:
+        facts.append(("Mean Dice, 95 % interval", f"{selection.mean_low:.4f} to {selection.mean_high:.4f}"))
+    if len(selection.folds) > 1:
+        dice = [fold.dice for fold in selection.folds]
+        facts.append((f"Of the {len(dice)} folds", f"{min(dice):.4f} to {max(dice):.4f}"))
+    if selection.expectation is not None:
+        near = f"{selection.expectation.below:+.3f} to {selection.expectation.above:+.3f}"
+        facts.append((f"Dice guessed for a new case is off by ({selection.expectation.coverage:.0%})", near))
+    if selection.calibration is not None:
+        found = selection.calibration
+        facts.append(("Calibration error of probabilities", f"{found.ece_before:.3f}, tempered {found.ece_after:.3f}"))
+    return tuple(facts)
 
 
 def _by_target(scores: Any) -> list[tuple[str, list[tuple[str, float]]]]:

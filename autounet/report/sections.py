@@ -182,17 +182,18 @@ def _presets(material: Material) -> tuple[tuple[str, Table], ...]:
         return ()
     rows = tuple(
         (
-            p.name,
+            f"--{p.name}",
             f"{p.step_fraction:g}",
             "yes" if p.mirror else "no",
             "all" if not p.folds else str(p.folds),
             "" if p.dice is None else f"{p.dice:.4f}",
-            "" if p.seconds_per_case is None else f"{p.seconds_per_case:.2f}",
+            str(p.cases) if p.cases else "",
+            "" if p.seconds_per_case is None else f"{p.seconds_per_case:.3g}",
         )
         for p in presets
     )
-    head = ("Preset", "Step", "Mirrored", "Folds", "Dice", "Seconds a case")
-    return (("Faster or better", Table(head=head, rows=rows, numeric=(False, True, False, True, True, True))),)
+    head = ("Preset", "Step", "Mirrored", "Folds", "Dice of one fold", "Cases", "Seconds a case")
+    return (("Faster or better", Table(head=head, rows=rows, numeric=(False, True, False, True, True, True, True))),)
 
 
 def _use(material: Material) -> Section | None:

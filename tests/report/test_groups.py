@@ -2,10 +2,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from autounet.data.dataset import Case, ImageFile
+from autounet.data.dataset import Case, ChannelSpec, Dataset, ImageFile
+from autounet.data.voxels import read_case
 from autounet.report.gather import Material
 from autounet.report.groups import failure_groups
+from autounet.report.intensities import medians
 from autounet.store.selection import Chosen, Selection
+from autounet.store.strict import read_value
+from tests.report.worked import worked
 
 NOBODY = Material(name="m", fingerprint=None, plan=None, selection=None, scores={}, curves={})
 CHOSEN = Selection(members=(Chosen(configuration="3d", folds=(0,)),), why="3d")
@@ -13,6 +17,8 @@ CHOSEN = Selection(members=(Chosen(configuration="3d", folds=(0,)),), why="3d")
 
 class Known:
     """As much of a dataset as is looked at."""
+
+    channels = ()
 
     def __init__(self, cases):
         self.cases = cases
@@ -72,3 +78,25 @@ def test_noise_is_rarely_called_more_than_chance():
 def test_few_cases_have_nothing_in_common():
     assert failure_groups(material([0.1, 0.9, 0.9])) == ()
     assert failure_groups(NOBODY) == ()
+
+
+def test_a_case_from_another_scanner_is_named_by_its_gray_values(tmp_path):
+    rng = np.random.default_rng(0)
+    middles = {f"c{i}": (float(rng.normal(100, 5)) + 900 * (i in (2, 5)),) for i in range(12)}
+    dice = [0.3 if i in (2, 5) else 0.9 for i in range(12)]
+    known = Known([case(f"c{i}") for i in range(12)])
+    known.channels = (ChannelSpec(name="T2"),)
+    (group,) = failure_groups(replace(material(dice), dataset=known, medians=middles))
+    assert group.trait == "gray values of T2 unlike the others"
+    assert set(group.cases) == {"c2", "c5"}
+
+
+def test_the_gray_values_come_from_the_records_that_check_kept(tmp_path):
+    work = worked(tmp_path, cases=4, size=24)
+    dataset = read_value(work / "index.json", Dataset)
+    found = medians(work, dataset)
+    assert sorted(found) == [c.id for c in dataset.cases]
+    image = read_case(dataset, dataset.cases[0]).image_czyx
+    inside = image[0][image[0] != 0]
+    assert np.quantile(inside, 0.3) <= found[dataset.cases[0].id][0] <= np.quantile(inside, 0.7)
+    assert medians(tmp_path, dataset) == {}

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -9,8 +10,18 @@ from autounet.progress import Progress
 from autounet.report.figures import curves, intervals, strips
 from autounet.report.page import Page, Section, Table, render
 from autounet.stages.report import report
-from autounet.store.selection import Candidate, Chosen, Selection, TargetScore
-from autounet.store.strict import write_value
+from autounet.store.selection import (
+    Calibration,
+    Candidate,
+    Chosen,
+    Expectation,
+    FoldScore,
+    PostStep,
+    Preset,
+    Selection,
+    TargetScore,
+)
+from autounet.store.strict import read_value, write_value
 from tests.tiny_models import configuration, fingerprint_of, plan_of
 
 EVIL = "<script>alert('x')</script>"
@@ -58,6 +69,29 @@ def test_the_page_answers_in_the_order_in_which_a_reader_asks(work):
     assert "within noise of the best" in text
     assert "damaged" in text
     assert "autounet predict heart.aunet" in text
+
+
+def test_everything_that_was_chosen_is_said_with_how_sure_it_is(work):
+    chosen = read_value(work / "selection.json", Selection)
+    more = replace(
+        chosen,
+        post_steps=(PostStep(kind="drop_small", target="liver", minimum_mm3=120.0, gain=0.0123, p=0.004),),
+        presets=(Preset(name="fast", step_fraction=0.75, mirror=False, folds=1, dice=0.85, seconds_per_case=1.234, cases=2),),
+        folds=(FoldScore(fold=0, cases=1, dice=0.81), FoldScore(fold=1, cases=1, dice=0.93)),
+        expectation=Expectation(expected=(0.1, 0.9), dice=(0.2, 0.95), below=-0.07, above=0.04),
+        calibration=Calibration(nll_before=0.4, nll_after=0.3, ece_before=0.081, ece_after=0.012, voxels=99),
+        mean_low=0.801,
+        mean_high=0.949,
+    )
+    write_value(work / "selection.json", more)
+    record = {"configuration": "3d_fullres", "fold": 0, "iterations": 120, "seconds": 60.0, "execution": "cpu", "waited_seconds": 3.0}
+    (work / "runs" / "3d_fullres" / "fold_0" / "run.json").write_text(json.dumps(record))
+    text = page(work)
+    for said in ("drop pieces of liver below 120 mm³", "+0.0123", "0.8100 to 0.9300", "0.8010 to 0.9490", "-0.070 to +0.040", "0.081"):
+        assert said in text, said
+    speed = text.split("Speed and memory</h2>")[1]
+    for said in ("--fast", "1.23", "0.500", "5%"):
+        assert said in speed, said
 
 
 def test_nothing_that_comes_from_data_becomes_markup(work):
