@@ -10,7 +10,6 @@ from autounet.report.intensities import medians
 from autounet.report.speed import FoldSpeed, fold_speeds
 from autounet.store.selection import Selection
 from autounet.store.strict import read_json, read_value
-from planners.errors import UserError
 from planners.fingerprint import Fingerprint
 from planners.plan import Plan
 
