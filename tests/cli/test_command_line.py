@@ -12,9 +12,11 @@ import pytest
 import autounet
 from autounet import pipeline, stop
 from autounet.cli import main
+from autounet.cli.app import app
 from planners.errors import UserError
 from tests.cli.conftest import REPOSITORY, Call
 
+PAIRS = (["import"], ["export"], ["import", "nnunet"], ["export", "nnunet"])
 VERBS = ("run", "check", "plan", "prepare", "train", "demo", "predict", "evaluate", "compare", "report", "info", "verify", "doctor")
 HEAVY = ("torch", "scipy", "pandas", "SimpleITK", "nibabel", "matplotlib", "numpy", "sklearn", "blosc2", "pydicom")
 Shell = Callable[..., subprocess.CompletedProcess[str]]
@@ -35,8 +37,12 @@ def test_the_version_is_one_line(call: Call) -> None:
     assert call("--version").out == f"autounet {autounet.__version__}\n"
 
 
+def test_these_are_all_verbs() -> None:
+    assert {name for name in app if not name.startswith("-")} == {*VERBS, "import", "export"}
+
+
 @pytest.mark.parametrize(
-    "words", [["--version"], ["--help"], [], *([verb, "--help"] for verb in VERBS), ["import", "nnunet", "--help"]], ids=" ".join
+    "words", [["--version"], ["--help"], [], *([verb, "--help"] for verb in VERBS), *([*pair, "--help"] for pair in PAIRS)], ids=" ".join
 )
 def test_help_and_version_load_nothing_heavy(words: list[str]) -> None:
     code = (

@@ -81,3 +81,13 @@ def test_a_table_replaces_its_older_self_and_nothing_else(bench: ModuleType, tmp
     assert "first" not in text
     assert [line for line in text.splitlines() if line.startswith("## ")] == ["## Start", "## Other", "## New"]
     assert "kept" in text
+
+
+def test_the_help_of_every_verb_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import bench_start
+
+    asked = {words[2:-1] for _, words, _ in bench_start.helps() if words[-1] == "--help"}
+    assert {(), ("run",), ("doctor",), ("import", "nnunet"), ("export", "nnunet")} <= asked
+    assert {words[0] for words in asked if words} == {name for name in bench_start.app if not name.startswith("-")}
+    assert asked >= set(bench_start.COUNTERPARTS)
