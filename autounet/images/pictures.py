@@ -34,6 +34,7 @@ _MODES: dict[str, tuple[int, str]] = {  # channels without alpha, and dtype
     "I": (1, "i4"),
     "F": (1, "f4"),
 }
+STRIP_ROWS = 1024
 _EXIF_ORIENTATION = 0x0112
 
 
@@ -188,17 +189,32 @@ def _decoded(found: _Opened) -> tuple[NDArray[Any], tuple[str, ...]]:
     out_czyx = np.empty(found.shape, found.dtype)
     notes: list[str] = []
     for page in range(found.pages.channels * found.pages.slices):
-        pixels_yxc = _pixels(found, page)
-        if pixels_yxc.shape[-1] > found.colours:
-            notes.append(_check_alpha(found.source, pixels_yxc[..., -1]))
         z, channel = divmod(page, found.pages.channels)
         target = slice(None) if found.colours > 1 else slice(channel, channel + 1)
-        out_czyx[target, z] = np.moveaxis(pixels_yxc[..., : found.colours], -1, 0)
+        alpha: set[int] = set()
+        for row, pixels_yxc in _strips(found, page):
+            if pixels_yxc.shape[-1] > found.colours:
+                alpha |= {int(pixels_yxc[..., -1].min()), int(pixels_yxc[..., -1].max())}
+            out_czyx[target, z, row : row + len(pixels_yxc)] = np.moveaxis(pixels_yxc[..., : found.colours], -1, 0)
+        notes += [_check_alpha(found.source, alpha)] if alpha else []
     return out_czyx, tuple(dict.fromkeys(notes))
 
 
-def _pixels(found: _Opened, page: int) -> NDArray[Any]:
-    """One page as (y, x, channels with alpha)."""
+def _strips(found: _Opened, page: int) -> Iterator[tuple[int, NDArray[Any]]]:
+    """One page as (y, x, channels with alpha), some rows at a time: a slide is in memory twice already."""
+    picture = _page(found, page)
+    width, height = picture.size
+    for row in range(0, height, STRIP_ROWS):
+        strip = picture.crop((0, row, width, min(row + STRIP_ROWS, height))) if height > STRIP_ROWS else picture
+        pixels = np.asarray(strip)
+        if pixels.dtype == np.bool_:
+            pixels = pixels.astype(np.uint8)
+        if found.gray_step > 1:
+            pixels = pixels // np.uint8(found.gray_step)
+        yield row, pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _page(found: _Opened, page: int) -> Any:
     picture = found.picture
     if page or found.pages.slices * found.pages.channels > 1:
         picture.seek(page)
@@ -206,16 +222,11 @@ def _pixels(found: _Opened, page: int) -> NDArray[Any]:
             raise found.source.refuse(
                 f"has pages of different kinds: page {page + 1} is {picture.size[0]} x {picture.size[1]}", "save pages of one size and kind"
             )
-    pixels = np.asarray(picture)
-    if pixels.dtype == np.bool_:
-        pixels = pixels.astype(np.uint8)
-    if found.gray_step > 1:
-        pixels = pixels // np.uint8(found.gray_step)
-    return pixels[..., None] if pixels.ndim == 2 else pixels
+    return picture
 
 
-def _check_alpha(source: Source, alpha_yx: NDArray[Any]) -> str:
-    low, high = int(alpha_yx.min()), int(alpha_yx.max())
+def _check_alpha(source: Source, found: set[int]) -> str:
+    low, high = min(found), max(found)
     if low != high:
         raise source.refuse(f"is partly transparent: its alpha channel runs from {low} to {high}", "save it without an alpha channel")
     return f"its alpha channel is {high} everywhere and was left out"
