@@ -200,8 +200,13 @@ def masks_of_team(work: Path, team: Team) -> Path:
     return work / "scores" / "+".join(team.names) / f"masks{leaning}"
 
 
-def ask_together(dataset: Dataset, plan: Plan, teams: Sequence[Team], held_out: Mapping[int, Sequence[str]], job: Job) -> Together:
-    """Predict every case once with all configurations of its fold; the masks of all teams follow. What was asked before is read."""
+def ask_together(
+    dataset: Dataset, plan: Plan, teams: Sequence[Team], held_out: Mapping[int, Sequence[str]], job: Job, *, anew: bool = False
+) -> Together:
+    """Predict every case once with all configurations of its fold; the masks of all teams follow.
+
+    What was asked before is read, unless it is wanted `anew`: its masks may be gone.
+    """
     opinions: dict[str, JointOpinion] = {}
     problems: dict[str, str] = {}
     names = tuple(dict.fromkeys(name for team in teams for name in team.names))
@@ -211,7 +216,7 @@ def ask_together(dataset: Dataset, plan: Plan, teams: Sequence[Team], held_out: 
             for case_id in cases:
                 stop.check()
                 try:
-                    opinions[case_id] = asked.before(case_id) or asked.now(case_id)
+                    opinions[case_id] = (None if anew else asked.before(case_id)) or asked.now(case_id)
                 except UserError as error:
                     problems[case_id] = error.problem
                 task.step(doing=case_id)

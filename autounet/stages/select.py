@@ -66,6 +66,8 @@ def select(dataset: Dataset, plan: Plan, job: Job) -> Selection:
     fold_of = {case: fold for one in trained.values() for case, fold in one.fold_of.items()}
     selection = choose(plan, scored, folds, job.seed, fold_of)
     chosen = Team(tuple(m.configuration for m in selection.members), _weights(selection))
+    if together is not None and len(chosen.names) > 1:
+        _masks_again(dataset, plan, teams, chosen, trained, job)
     heard = _hear(dataset, trained, chosen, together, job)
     selection, scores = _repaired(dataset, plan, selection, scored[chosen], heard, job)
     selection = _sure(plan, selection, scores, heard)
@@ -85,12 +87,24 @@ def _affordable(teams: list[Team], work: Path) -> list[Team]:
 
 
 def _ask(dataset: Dataset, plan: Plan, teams: Sequence[Team], trained: Mapping[str, Trained], job: Job) -> Together | None:
-    if not teams:
-        return None
-    first = trained[teams[0].names[0]]
-    held_out = held_out_once(read_splits(job.work / "splits.json", dataset), first.folds)
-    there = {fold: [case for case in cases if case in first.masks] for fold, cases in held_out.items()}
-    return ask_together(dataset, plan, teams, there, job)
+    return ask_together(dataset, plan, teams, _held_out(dataset, trained[teams[0].names[0]], job), job) if teams else None
+
+
+def _held_out(dataset: Dataset, one: Trained, job: Job) -> dict[int, list[str]]:
+    """By fold."""
+    cases = held_out_once(read_splits(job.work / "splits.json", dataset), one.folds)
+    return {fold: [case for case in own if case in one.masks] for fold, own in cases.items()}
+
+
+def _masks_again(dataset: Dataset, plan: Plan, teams: Sequence[Team], chosen: Team, trained: Mapping[str, Trained], job: Job) -> None:
+    """An earlier choice, of fewer folds, may have thrown away masks of the team that is chosen now."""
+    folder = masks_of_team(job.work, chosen)
+    gone = {
+        fold: [case for case in cases if not mask_path(folder, dataset, dataset.case(case)).exists()]
+        for fold, cases in _held_out(dataset, trained[chosen.names[0]], job).items()
+    }
+    if any(gone.values()):
+        ask_together(dataset, plan, teams, gone, job, anew=True)
 
 
 def _weights(selection: Selection) -> tuple[float, ...]:

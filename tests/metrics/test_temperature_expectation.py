@@ -7,8 +7,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from autounet.inference.temper import temper
-from autounet.metrics.opinions import Expected, Sample, expected_dice
 from autounet.metrics.expectation import fit_expectation, guess, knots
+from autounet.metrics.opinions import Expected, Sample, expected_dice
 from autounet.metrics.temperature import best_temperature, fit_temperature, nll, probabilities, voxels_of
 from autounet.store.selection import Expectation
 from planners.labels import LabelClass, Labels, Region

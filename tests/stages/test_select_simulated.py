@@ -87,9 +87,15 @@ def test_typed_again_nobody_is_asked_again_and_the_choice_is_the_same(tmp_path, 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("asked again")
 
-    monkeypatch.setattr("autounet.inference.held_out.predict_case", refuse)
-    again = select(made.dataset, made.plan, made.job)
+    with monkeypatch.context() as patch:
+        patch.setattr("autounet.inference.held_out.predict_case", refuse)
+        again = select(made.dataset, made.plan, made.job)
     assert replace(again, presets=()) == replace(first, presets=())
+    folder = masks_of_team(made.job.work, Team(PAIR))  # as when a first choice, of fewer folds, was another
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "c3.nii.gz").unlink()
+    select(made.dataset, made.plan, made.job)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_networks_that_are_too_sure_get_a_temperature(tmp_path, monkeypatch):
