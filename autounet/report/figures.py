@@ -81,6 +81,8 @@ def curves(lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], *, across
     for index, (name, line) in enumerate(lines[:6]):
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*p) for p in line))
         parts.append(f'<polyline points="{path}" fill="none" stroke="var(--c{index + 1})" stroke-width="2" stroke-linejoin="round"/>')
+        for x, y in (place(*p) for p in (line if len(line) == 1 else ())):  # a line of one point is none
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="var(--c{index + 1})"/>')
         x = left + index * 78
         parts.append(f'<rect x="{x}" y="{height + 6}" width="12" height="4" rx="2" fill="var(--c{index + 1})"/>')
         parts.append(f'<text x="{x + 18}" y="{height + 13}">{escape(_short(name, 9))}</text>')

@@ -43,14 +43,12 @@ def _lead(material: Material) -> tuple[str, ...]:
 
 def _tiles(material: Material) -> tuple[tuple[str, str, str], ...]:
     tiles = []
-    if material.selection is not None and material.selection.mean_dice is not None:
-        tiles.append(
-            (
-                f"{material.selection.mean_dice:.3f}",
-                "mean Dice",
-                f"over {material.selection.cases} held-out case{'s' if material.selection.cases != 1 else ''}",
-            )
-        )
+    selection = material.selection
+    if selection is not None and selection.mean_dice is not None:
+        small = f"over {selection.cases} held-out case{'s' if selection.cases != 1 else ''}"
+        if selection.mean_low is not None and selection.mean_high is not None:
+            small = f"{selection.mean_low:.3f} to {selection.mean_high:.3f} {small}"
+        tiles.append((f"{selection.mean_dice:.3f}", "mean Dice", small))
     if material.fingerprint is not None:
         tiles.append((str(len(material.fingerprint.cases)), "cases", f"{material.fingerprint.dimensions}D"))
         tiles.append((str(len(material.fingerprint.labels.foreground)), "classes", ""))

@@ -1,13 +1,14 @@
 import json
 import re
 from dataclasses import replace
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
 
 from autounet.job import Job
 from autounet.progress import Progress
-from autounet.report.figures import curves, intervals, strips
+from autounet.report.figures import curves, intervals, round_ticks, strips
 from autounet.report.page import Page, Section, Table, render
 from autounet.stages.report import report
 from autounet.store.selection import (
@@ -127,6 +128,7 @@ def test_figures_are_well_formed_and_hold_every_value():
     assert str(intervals(rows)).count("<circle") == 2
     assert str(strips([("a", [("one", 0.5), ("two", 0.6)])])).count("<title>") == 2
     assert str(curves([], across="x", up="y")) == ""
+    assert str(curves([("one", [(5, 0.5)])], across="x", up="y")).count("<circle") == 1
     ElementTree.fromstring(str(curves([("flat", [(0, 2.0), (1, 2.0)])], across="x", up="y")))
 
 
@@ -142,3 +144,10 @@ def test_numeric_columns_are_marked_for_sorting():
     text = render(Page(title="t", lead=(), tiles=(), sections=(Section(id="s", title="S", tables=(("", table),)),)))
     assert re.search(r'<th class="num" scope="col"><button type="button">Dice', text)
     assert '<td class="num">0.5</td>' in text
+
+
+def test_axes_end_at_round_numbers_around_all_values():
+    assert round_ticks([27, 60, 162]) == [0, 50, 100, 150, 200]
+    assert round_ticks([0.306, 0.796]) == [0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
+    assert round_ticks([0.0]) == [0.0, 0.2]
+    assert all(a < b for a, b in pairwise(round_ticks([-1e-9, 3e-9])))
