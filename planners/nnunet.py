@@ -148,7 +148,7 @@ def _configuration(
         architecture=architecture,
         loss=Loss(level_weights=reference_level_weights(chosen.stages)),
         augmentation=augmentation(three(whole), dimensions, mirror_axes=(1, 2) if dimensions == 2 else (0, 1, 2)),
-        inference=Inference(mirror_axes=(1, 2) if dimensions == 2 else (0, 1, 2)),
+        inference=Inference(mirror_axes=(1, 2) if dimensions == 2 else (0, 1, 2), peak="nnunet"),
     )
 
 

@@ -24,6 +24,9 @@ def take_in(source: Path, out: Path, job: Job, *, configuration: str | None = No
 
 def give_out(model: Path, out: Path, job: Job) -> tuple[Path, ...]:
     """Folders that nnU-Net v2 predicts with."""
-    folders = export_nnunet(open_bundle(model), out)
+    bundle = open_bundle(model)
+    folders = export_nnunet(bundle, out)
+    if any(c.inference.peak == "middle" for c in bundle.plan.configurations):
+        job.progress.note("nnU-Net weighs its tiles otherwise: where an image is larger than a patch, single voxels at seams may differ")
     job.progress.note(f"predict with: nnUNetv2_predict_from_modelfolder -m {folders[-1].name} -i IMAGES -o MASKS")
     return folders
