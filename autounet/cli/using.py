@@ -39,6 +39,8 @@ class Wanted:
     "Only these classes, say liver,spleen."
     gpu_memory: Bytes = None
     "Memory of the accelerator to use."
+    precision: Annotated[Literal["float32", "bfloat16", "float16"] | None, Parameter(metavar="NAME")] = None
+    "Of the network's numbers: float32, bfloat16 or float16, where the device has it. Default: the model's."
     layout: Annotated[str | None, Parameter(metavar="NAME")] = None
     "How the input folder is laid out; default: found out."
 

@@ -26,6 +26,7 @@ from autounet.store.manifest import Manifest
 from autounet.store.selection import PresetName
 from autounet.store.strict import read_value, write_value
 from planners.errors import UserError
+from planners.hardware import Precision
 from planners.strict_json import to_plain
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class PredictOptions:
     uncertainty: bool = False
     classes: tuple[str, ...] | None = None
     gpu_memory: int | None = None
+    precision: Precision | None = None  # None: the model's
     postprocessing: bool = True  # the repairs that were chosen with the model
     layout: str | None = None  # of the input; None: found out
     dry_run: bool = False
@@ -58,6 +60,7 @@ class PredictOptions:
             threads=threads,
             max_ram_bytes=max_ram_bytes,
             gpu_memory_bytes=self.gpu_memory,
+            precision=self.precision,
         )
 
 
@@ -142,7 +145,7 @@ class _Run:
         self.base_bytes = machine.process_tree_bytes()
         self.pace = model.pace()
         self.outlooks: dict[str, Outlook | None] = {}
-        asked = (options.preset, options.probabilities, options.uncertainty, options.classes, options.postprocessing)
+        asked = (options.preset, options.probabilities, options.uncertainty, options.classes, options.postprocessing, options.precision)
         self.key = key(model.bundle.sha256, repr(asked))
 
     def mask_name(self, case: InputCase) -> str:
