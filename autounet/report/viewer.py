@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from autounet.images.geometry import STRAIGHT, Geometry
 from autounet.images.nifti import encode_nifti
-from autounet.report.looks import Look, Targets, any_of
+from autounet.report.looks import Look, Targets
 from autounet.store.files import publish_bytes, publish_text
 from planners.fingerprint import TripleMm
 
@@ -75,9 +75,12 @@ def volume_of(look: Look, targets: Targets, dice: float) -> Volume:
 
 def numbered(values_zyx: NDArray[Any], targets: Targets) -> NDArray[np.uint8]:
     """Targets numbered from 1, later ones on top; the 255th and all behind it share a number."""
+    number = {value: min(index, 255) for index, (_, values) in enumerate(targets, 1) for value in values}
     out = np.zeros(values_zyx.shape, np.uint8)
-    for index, (_, values) in enumerate(targets, 1):
-        out[any_of(values_zyx, values)] = min(index, 255)
+    for z, slice_yx in enumerate(values_zyx):  # one look at each voxel, however many targets there are
+        found, place = np.unique(slice_yx, return_inverse=True)
+        if len(found) > 1 or found[0] in number:
+            out[z] = np.array([number.get(int(v), 0) for v in found], np.uint8)[place].reshape(slice_yx.shape)
     return out
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from autounet.job import Job
 from autounet.progress import Progress
 from autounet.report.looks import Look
-from autounet.report.viewer import LICENCES, MOST_VOXELS, NIIVUE, NIIVUE_SHA256, NIIVUE_VERSION, asset, blocks, steps, volume_of
+from autounet.report.viewer import LICENCES, MOST_VOXELS, NIIVUE, NIIVUE_SHA256, NIIVUE_VERSION, asset, blocks, numbered, steps, volume_of
 from autounet.stages.report import report
 from tests.report.chromium import Chromium
 from tests.report.worked import worked
@@ -56,6 +56,13 @@ def test_volumes_are_cut_to_what_is_drawn_and_know_no_place():
     assert image.header.get_zooms() == (1.0, 1.0, 2.0)
     np.testing.assert_allclose((image.affine @ [11.5, 10.5, 7.5, 1])[:3], 0, atol=1e-5)  # the middle of the volume is nowhere in particular
     assert bytes(image.header["descrip"]).strip(b"\0") == b""
+
+
+def test_regions_are_painted_in_their_order():
+    values = np.array([[[0, 1, 2, 4, 9]]])
+    assert numbered(values, (("whole", (1, 2, 4)), ("core", (2, 4)), ("middle", (4,)))).tolist() == [[[0, 1, 2, 3, 0]]]
+    many = tuple((str(v), (v,)) for v in range(1, 301))
+    assert numbered(np.array([[[254, 255, 300]]]), many).tolist() == [[[254, 255, 255]]]
 
 
 def test_large_volumes_are_made_coarse_along_their_finest_axes():
