@@ -38,7 +38,7 @@ class Classic:
         from batchgenerators.augmentations.utils import interpolate_img
 
         points = sampling_points(drawn, patch_zyx, middle_zyx, image_czyx.device)
-        coordinates = np.stack([point.expand(patch_zyx).numpy() for point in points]).astype(np.float64)
+        coordinates = np.stack([(first + last).expand(patch_zyx).numpy() for first, last in points]).astype(np.float64)
         image = [interpolate_img(channel.numpy(), coordinates, 1, "constant", 0.0, False) for channel in image_czyx]
         # It takes 0 for nothing; here that is a label, and nothing is -1.
         labels = [interpolate_img(label.numpy() - OUTSIDE, coordinates, 1, "constant", 0.0, True) + OUTSIDE for label in labels_nzyx]

@@ -17,6 +17,7 @@ OUTSIDE = -1  # label where there is no volume
 TIE = 1e-4  # weights nearer than this are equal
 CHUNK = 2**16  # points at a time: the values of their eight neighbours stay in a core's cache
 BEFORE, AFTER = 1, 2  # voxels of border
+Points = tuple[Tensor, Tensor]  # coordinates along one axis as a sum of two broadcastable maps; the sum is made chunk by chunk
 EXACT = 2**24  # whole numbers up to here are exact in float32
 
 
@@ -30,7 +31,7 @@ class Cells:
 
     def of(self, chosen: Tensor) -> "Cells":
         """Those of some points."""
-        return Cells(self.index_p[chosen], self.shares_ap[:, chosen], self.offsets)
+        return Cells(self.index_p.index_select(0, chosen), self.shares_ap.index_select(1, chosen), self.offsets)
 
     def corners(self, flat: Tensor) -> Tensor:
         """(corner, point): what a flat map holds there."""
@@ -53,22 +54,50 @@ class Cells:
         return weights
 
 
-def resampled(image: Tensor, labels: Tensor, points: Sequence[Tensor], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def resampled(image: Tensor, labels: Tensor, points: Sequence[Points], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Images (m, axes…) linearly interpolated, zero outside; labels (n, axes…) by the largest interpolated indicator, -1 outside.
 
-    `points` say per axis which voxel of the maps each voxel of `shape` comes from, broadcastable to it.
+    `points` say per axis which voxel of the maps each voxel of `shape` comes from.
     """
     sizes = tuple(image.shape[1:])
-    images, marks = _bordered(image, 0.0), _bordered(labels, OUTSIDE)
-    mixed = [_mixed(flat, _strides(sizes)) for flat in marks]
+    images, ballots = _bordered(image, 0.0), [_Ballot(flat, _strides(sizes)) for flat in _bordered(labels, OUTSIDE)]
     found = torch.empty(len(image), prod(shape), dtype=image.dtype, device=image.device)
     voted = torch.empty(len(labels), prod(shape), dtype=labels.dtype, device=image.device)
     for here, cells in _chunks(points, sizes, shape):
         for out, flat in zip(found, images, strict=True):
             out[here] = cells.blended(cells.corners(flat))
-        for out, flat, undecided in zip(voted, marks, mixed, strict=True):
-            out[here] = _majority(flat, undecided, cells)
+        for out, ballot in zip(voted, ballots, strict=True):
+            ballot.count(out, here, cells)
+    for out, ballot in zip(voted, ballots, strict=True):
+        ballot.close(out)
     return found.view(-1, *shape), voted.view(-1, *shape)
+
+
+class _Ballot:
+    """One label map: points in cells of one label are told at once, the others wait until there are enough to vote together."""
+
+    def __init__(self, flat: Tensor, strides: tuple[int, ...]) -> None:
+        self.flat, self.mark = flat, torch.iinfo(flat.dtype).max
+        mixed = _mixed(flat, strides)
+        self.marked = torch.maximum(flat[: len(mixed)], mixed.to(flat.dtype).mul_(self.mark))
+        self.waiting: list[tuple[Tensor, Cells]] = []
+
+    def count(self, out: Tensor, here: slice, cells: Cells) -> None:
+        """Fill in what is clear."""
+        labels = torch.index_select(self.marked, 0, cells.index_p, out=out[here])
+        undecided = _where(labels == self.mark)
+        if len(undecided):
+            self.waiting.append((undecided + here.start, cells.of(undecided)))
+            if sum(len(places) for places, _ in self.waiting) >= CHUNK:
+                self.close(out)
+
+    def close(self, out: Tensor) -> None:
+        """Let those that waited vote."""
+        if self.waiting:
+            places, cells = zip(*self.waiting, strict=True)
+            together = Cells(torch.cat([c.index_p for c in cells]), torch.cat([c.shares_ap for c in cells], 1), cells[0].offsets)
+            out.scatter_(0, torch.cat(places), _vote(self.flat, together))
+        self.waiting = []
 
 
 def _bordered(maps: Tensor, outside: float) -> Tensor:
@@ -83,20 +112,25 @@ def _strides(sizes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(prod(edges[axis + 1 :]) for axis in range(len(edges)))
 
 
-def _chunks(points: Sequence[Tensor], sizes: tuple[int, ...], shape: tuple[int, ...]) -> Iterator[tuple[slice, Cells]]:
+def _chunks(points: Sequence[Points], sizes: tuple[int, ...], shape: tuple[int, ...]) -> Iterator[tuple[slice, Cells]]:
     """The cells of all points, some rows of the first axis at a time, and where in the flat result they belong."""
     row = prod(shape[1:])
     rows = max(1, CHUNK // row)
-    whole = [point.expand(shape) for point in points]
+    shifted = [(first + BEFORE, last) for first, last in points]
     for start in range(0, shape[0], rows):
         stop = min(start + rows, shape[0])
-        yield slice(start * row, stop * row), _cells([point[start:stop] for point in whole], sizes)
+        yield slice(start * row, stop * row), _cells([_rows(point, start, stop) for point in shifted], (stop - start, *shape[1:]), sizes)
 
 
-def _cells(points: Sequence[Tensor], sizes: tuple[int, ...]) -> Cells:
-    at = torch.empty(len(points), points[0].numel(), device=points[0].device)
-    for row, point, size in zip(at, points, sizes, strict=True):
-        torch.add(point, BEFORE, out=row.view(point.shape))
+def _rows(point: Points, start: int, stop: int) -> Points:
+    first, last = (part if part.shape[0] == 1 else part[start:stop] for part in point)
+    return first, last
+
+
+def _cells(points: Sequence[Points], shape: tuple[int, ...], sizes: tuple[int, ...]) -> Cells:
+    at = torch.empty(len(points), prod(shape), device=points[0][0].device)
+    for row, (first, last), size in zip(at, points, sizes, strict=True):
+        torch.add(first, last, out=row.view(shape))
         row.clamp_(0, size + BEFORE)  # not below 0, and the cell beyond the last voxel is all border
     lower, strides = at.floor(), _strides(sizes)
     total = prod(size + BEFORE + AFTER for size in sizes)
@@ -119,14 +153,6 @@ def _mixed(flat: Tensor, strides: tuple[int, ...]) -> Tensor:
     return differ
 
 
-def _majority(flat: Tensor, undecided: Tensor, cells: Cells) -> Tensor:
-    labels = torch.index_select(flat, 0, cells.index_p)
-    open_at = _where(torch.index_select(undecided, 0, cells.index_p))
-    if len(open_at):
-        labels[open_at] = _vote(flat, cells.of(open_at))
-    return labels
-
-
 def _vote(flat: Tensor, cells: Cells) -> Tensor:
     """The label with most weight at each point; between two labels that is one interpolation, and there are seldom more."""
     labels_kp = cells.corners(flat)
@@ -137,7 +163,7 @@ def _vote(flat: Tensor, cells: Cells) -> Tensor:
     more = _tree(torch.bitwise_or, is_high.logical_or_(labels_kp == low).logical_not_())
     hard = _where(more | ((share - 0.5).abs() < TIE))
     if len(hard):
-        won[hard] = _full_vote(labels_kp[:, hard], cells.of(hard).weights())
+        won.scatter_(0, hard, _full_vote(labels_kp.index_select(1, hard), cells.of(hard).weights()))
     return won
 
 

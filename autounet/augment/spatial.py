@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from autounet.augment.draw import Drawn
-from autounet.augment.gather import OUTSIDE, resampled
+from autounet.augment.gather import OUTSIDE, Points, resampled
 from planners.fingerprint import Triple
 
 CONTROL_VOXELS = 16  # between the knots of the elastic displacement
@@ -19,8 +19,8 @@ def flipped(maps: Tensor, flips: Sequence[int]) -> Tensor:
     return torch.flip(maps, [axis - 3 for axis in flips]) if flips else maps
 
 
-def sampling_points(drawn: Drawn, patch_zyx: Triple, middle_zyx: Start, device: torch.device) -> list[Tensor]:
-    """Per axis, where in the box each voxel of the patch comes from, broadcastable to the patch; flips are in it."""
+def sampling_points(drawn: Drawn, patch_zyx: Triple, middle_zyx: Start, device: torch.device) -> list[Points]:
+    """Per axis, where in the box each voxel of the patch comes from, as two addends; flips are in it."""
     offsets = []
     for axis, edge in enumerate(patch_zyx):
         ramp = torch.arange(edge, dtype=torch.float32, device=device) - (edge - 1) / 2
@@ -30,11 +30,10 @@ def sampling_points(drawn: Drawn, patch_zyx: Triple, middle_zyx: Start, device: 
     if drawn.elastic is not None:
         field = displacement(patch_zyx, drawn.elastic.voxels, drawn.elastic.seed).to(device)
         offsets = [offset + shift for offset, shift in zip(offsets, field, strict=True)]
-    points = []
-    for row, middle in zip(drawn.matrix, middle_zyx, strict=True):
-        used = [weight * offset for weight, offset in zip(row, offsets, strict=True) if weight != 0]
-        points.append(sum(used[1:], used[0] + middle))
-    return points
+    return [
+        (row[0] * offsets[0] + row[1] * offsets[1] + middle, row[2] * offsets[2])
+        for row, middle in zip(drawn.matrix, middle_zyx, strict=True)
+    ]
 
 
 def displacement(patch_zyx: Triple, voxels: float, seed: int) -> Tensor:
@@ -67,7 +66,7 @@ def warp(image_czyx: Tensor, labels_nzyx: Tensor, drawn: Drawn, patch_zyx: Tripl
     depth, sign = patch_zyx[0], -1 if 0 in drawn.flips else 1
     rows = [round(middle_zyx[0] + sign * (index - (depth - 1) / 2)) for index in range(depth)]
     flat = tuple(_slices(maps, rows, outside).flatten(0, 1) for maps, outside in ((image_czyx, 0.0), (labels_nzyx, OUTSIDE)))
-    image, labels = resampled(flat[0], flat[1], [point[0] for point in points[1:]], patch_zyx[1:])
+    image, labels = resampled(flat[0], flat[1], [(first[0], last[0]) for first, last in points[1:]], patch_zyx[1:])
     return image.view(-1, *patch_zyx), labels.view(-1, *patch_zyx)
 
 
