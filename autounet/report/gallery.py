@@ -126,12 +126,14 @@ def ranking(material: Material) -> tuple[Scored, ...]:
     """Held-out cases with a mask, the worst first."""
     found = []
     known = {case.id for case in material.dataset.training} if material.dataset else set()
+    names = {name for name, _ in material.targets}
     for row in (material.chosen_scores or {}).get("cases", []):
         mask = material.masks.get(str(row["case"]).replace("/", "_"))
-        dice = mean_dice(row.get("metrics", {}))
+        metrics = {name: found for name, found in row.get("metrics", {}).items() if name in names}  # a plan may have changed since
+        dice = mean_dice(metrics)
         if mask is None or dice is None or row["case"] not in known:
             continue
-        lowest = min((float(m["dice"]), name) for name, m in row["metrics"].items() if m["dice"] is not None)
+        lowest = min((float(m["dice"]), name) for name, m in metrics.items() if m["dice"] is not None)
         found.append(Scored(case=row["case"], dice=dice, target=lowest[1], target_dice=lowest[0], mask=mask))
     return tuple(sorted(found, key=lambda one: (one.dice, one.case)))
 

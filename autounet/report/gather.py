@@ -15,6 +15,7 @@ from planners.plan import Plan
 
 T = TypeVar("T")
 INDEX_BYTES = 2**27  # a hundred thousand cases
+SCORES_BYTES = 2**28  # a thousand cases of a hundred classes, some times over
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".gipl.gz", ".gipl", ".png", ".tiff", ".tif", ".bmp")
 
 
@@ -56,7 +57,7 @@ def gather(work: Path) -> Material:
     """Read what is there."""
     scores = {}
     for path in sorted((work / "scores").glob("*/scores.json")):
-        scores[path.parent.name] = read_json(path)
+        scores[path.parent.name] = read_json(path, max_bytes=SCORES_BYTES)
     models = sorted(work.glob("*.aunet"))
     selection = _read(work / "selection.json", Selection)
     dataset = _read(work / "index.json", Dataset, max_bytes=INDEX_BYTES)

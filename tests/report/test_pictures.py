@@ -232,3 +232,12 @@ def test_grays_span_what_is_not_air_and_holes_in_the_data_are_dark():
     assert gray[0, 1, 9, 9] >= 253
     assert abs(int(gray[0, 1, 5, 0]) - 128) < 4
     assert _grays(np.zeros((1, 1, 3, 3)), colours=False).max() == 0
+
+
+def test_scores_of_classes_that_the_plan_no_longer_has_cost_nothing(tmp_path):
+    folder = worked(tmp_path, cases=4, size=24)
+    (scores,) = folder.glob("scores/*/scores.json")
+    scores.write_text(scores.read_text().replace('"vessel"', '"artery"'))
+    text = page(folder)
+    assert "The worst cases" in text
+    assert "lowest artery" not in text
