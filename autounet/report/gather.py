@@ -1,6 +1,7 @@
 """What the page is made from: the files of the work folder, as far as they are there."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,7 +31,8 @@ class Material:
     scores: dict[str, Any]  # configuration to scores.json
     curves: dict[str, dict[int, list[tuple[float, float]]]]  # configuration, fold: (step, Dice of whole volumes)
     dataset: Dataset | None = None
-    masks: dict[str, Path] = field(default_factory=dict)  # out-of-fold, of the configuration that is shown, by the name of their file
+    masks: dict[str, Path] = field(default_factory=dict)  # out-of-fold, by the name of their file
+    masks_of: str = ""  # whose they are: the ensemble, or the first of its configurations
     folds: tuple[FoldSpeed, ...] = ()
     medians: dict[str, tuple[float, ...]] = field(default_factory=dict)  # of the gray values of each case, channel by channel
     model: str = ""
@@ -61,6 +63,7 @@ def gather(work: Path) -> Material:
     models = sorted(work.glob("*.aunet"))
     selection = _read(work / "selection.json", Selection)
     dataset = _read(work / "index.json", Dataset, max_bytes=INDEX_BYTES)
+    whose, masks = _masks(work, [member.configuration for member in selection.members]) if selection else ("", {})
     return Material(
         name=work.name.removesuffix(".autounet"),
         fingerprint=_read(work / "fingerprint.json", Fingerprint),
@@ -70,17 +73,26 @@ def gather(work: Path) -> Material:
         curves=_curves(work),
         dataset=dataset,
         medians=medians(work, dataset) if dataset else {},
-        masks=_masks(work / "runs" / selection.members[0].configuration) if selection else {},
+        masks=masks,
+        masks_of=whose,
         folds=fold_speeds(work),
         model=models[0].name if models else "",
         model_bytes=models[0].stat().st_size if models else 0,
     )
 
 
-def _masks(configuration: Path) -> dict[str, Path]:
-    """Masks of cases that the network had not seen, by the name of the file without its suffix."""
+def _masks(work: Path, members: Sequence[str]) -> tuple[str, dict[str, Path]]:
+    """Masks of cases that the networks had not seen: of the ensemble where it left some, else of its first configuration."""
+    together = _by_name(sorted((work / "scores" / "+".join(members)).glob("masks*/*"))) if len(members) > 1 else {}
+    if together:
+        return "+".join(members), together
+    return members[0], _by_name(sorted((work / "runs" / members[0]).glob("fold_*/validation/*")))
+
+
+def _by_name(paths: Sequence[Path]) -> dict[str, Path]:
+    """By the name of the file without its suffix; what is no mask is left out."""
     found = {}
-    for path in sorted(configuration.glob("fold_*/validation/*")):
+    for path in paths:
         suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
         if suffix and not path.name.startswith("."):
             found[path.name[: -len(suffix)]] = path

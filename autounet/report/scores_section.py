@@ -130,9 +130,10 @@ def cases_section(material: Material, shown: Gallery, volumes: tuple[Volume, ...
     if shown.best:
         rows.append(Pictures(heading="The best cases", words="", figures=shown.best))
     said = ["Look here before you trust a mean."] if rows else list[str]()
-    if len(material.selection.members if material.selection else ()) > 1 and rows:
-        first = material.selection.members[0].configuration if material.selection else ""
-        said.append(f"Masks are those of {first} alone; the scores are those of the networks together.")
+    if rows and material.masks_of != material.chosen:
+        said.append(f"Masks are those of {material.masks_of} alone; the scores are those of the networks together.")
+    if rows and material.selection is not None and material.selection.post_steps:
+        said.append("The masks are shown before they are repaired; the scores are of the repaired ones.")
     return Section(
         id="cases",
         title="Good and bad cases",

@@ -125,8 +125,8 @@ def _network(material: Material) -> Section | None:
         return None
     chosen = [m.configuration for m in material.selection.members] if material.selection else list(material.plan.train)
     figures = []
-    for name in chosen:
-        configuration = material.plan.configuration(name)
+    for configuration in (c for c in material.plan.configurations if c.name in chosen):  # the plan may be newer than the choice
+        name = configuration.name
         caption = f"{name}: {configuration.architecture.kind} U-Net of {len(configuration.architecture.features)} stages."
         figures.append(Figure(svg=Markup(network_svg(configuration.architecture)), caption=caption))
     return Section(id="network", title="The network", figures=tuple(figures))

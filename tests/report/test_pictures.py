@@ -1,6 +1,8 @@
 import io
 import re
+import shutil
 from base64 import b64decode
+from dataclasses import replace
 from itertools import product
 from xml.etree import ElementTree
 
@@ -17,6 +19,8 @@ from autounet.report.looks import Look, Plane, _grays, most_seen, most_wrong, pl
 from autounet.report.outlines import loops, outline
 from autounet.report.pictures import draw, shrunk
 from autounet.stages.report import report
+from autounet.store.selection import Chosen, Selection
+from autounet.store.strict import read_value, write_value
 from tests.report.worked import worked
 
 
@@ -241,3 +245,20 @@ def test_scores_of_classes_that_the_plan_no_longer_has_cost_nothing(tmp_path):
     text = page(folder)
     assert "The worst cases" in text
     assert "lowest artery" not in text
+
+
+def test_of_an_ensemble_the_masks_that_it_left_are_shown_and_else_those_of_its_first_configuration(tmp_path):
+    folder = worked(tmp_path, cases=4, size=24)
+    selection = read_value(folder / "selection.json", Selection)
+    (alone,) = folder.glob("scores/*")
+    first = selection.members[0].configuration
+    both = replace(selection, members=(*selection.members, Chosen(configuration="2d_older", folds=(0,))))
+    write_value(folder / "selection.json", both)
+    shutil.copytree(alone, folder / "scores" / f"{first}+2d_older")
+    assert f"Masks are those of {first} alone" in page(folder)
+    (folder / "scores" / f"{first}+2d_older" / "masks_0.25_0.75").mkdir()
+    for mask in folder.glob("runs/*/fold_*/validation/*"):
+        shutil.copy(mask, folder / "scores" / f"{first}+2d_older" / "masks_0.25_0.75" / mask.name)
+    text = page(folder)
+    assert "alone" not in text
+    assert "The worst cases" in text
