@@ -260,5 +260,5 @@ def test_of_an_ensemble_the_masks_that_it_left_are_shown_and_else_those_of_its_f
     for mask in folder.glob("runs/*/fold_*/validation/*"):
         shutil.copy(mask, folder / "scores" / f"{first}+2d_older" / "masks_0.25_0.75" / mask.name)
     text = page(folder)
-    assert "alone" not in text
+    assert "Masks are those of" not in text
     assert "The worst cases" in text
