@@ -16,5 +16,6 @@ def build(architecture: Architecture, channels_in: int, heads: int) -> "UNet":
 
     kinds: dict[str, Callable[[Architecture, int, int], UNet]] = {"plain": unet.plain, "residual": unet.residual}
     network = kinds[architecture.kind](architecture, channels_in, heads)
-    initialise(network)
+    if not next(network.parameters()).is_meta:  # drawing numbers that are nowhere would import torch's compiler, which wants a home
+        initialise(network)
     return network
