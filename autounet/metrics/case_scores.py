@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from autounet.metrics.lesions import lesion_scores
 from autounet.metrics.overlap import joint_counts
 from autounet.metrics.scores import CaseScores, TargetScores
-from autounet.metrics.surface import SurfaceScores, target_surfaces
+from autounet.metrics.surface import SurfaceScores, target_boxes, target_surfaces
 from planners.errors import UserError
 from planners.fingerprint import TripleMm
 from planners.labels import Labels
@@ -86,11 +86,13 @@ def score_case(
     if wanted.surfaces:
         surfaces = target_surfaces(truth_zyx, predicted_zyx, targets, spacing_zyx_mm, wanted.tolerances(targets))
     voxel_mm3 = float(np.prod(spacing_zyx_mm))
+    boxes = target_boxes(truth_zyx, predicted_zyx, targets) if wanted.lesions else {}
     scored = []
     for name, values in targets:
         more = surfaces[name].rows() if wanted.surfaces else ()
         if wanted.lesions:
-            more += lesion_scores(np.isin(truth_zyx, values), np.isin(predicted_zyx, values), spacing_zyx_mm).rows()
+            box = boxes[name] or (slice(0, 1),) * 3  # nothing on either side
+            more += lesion_scores(np.isin(truth_zyx[box], values), np.isin(predicted_zyx[box], values), spacing_zyx_mm).rows()
         scored.append(TargetScores(name=name, values=values, counts=joint.of(values), voxel_mm3=voxel_mm3, more=more))
     return CaseScores(
         case=named.case,

@@ -22,6 +22,7 @@ from autounet.metrics.nearest import distances
 from planners.fingerprint import TripleMm
 
 PASS_COST = 1.5  # a voxel of the pass over all classes costs as much as so many of a box of one class
+MOST_LABELS = 2**16
 CLOSE = 1e-5  # of a distance, in relation: what single precision makes of two that are equal
 
 Target = tuple[str, tuple[int, ...]]
@@ -99,7 +100,11 @@ def boxes_of(label_zyx: NDArray[np.integer]) -> dict[int, Box]:
     """The box of every value but zero, in one pass."""
     from scipy import ndimage
 
-    low = int(label_zyx.min(initial=0))
+    low, high = int(label_zyx.min(initial=0)), int(label_zyx.max(initial=0))
+    if high - low > MOST_LABELS:  # the list below has a place for every number up to the highest
+        values = [int(v) for v in np.unique(label_zyx) if v]
+        each = ((value, label_zyx == value) for value in values)
+        return {value: box for value, mask in each if (box := common_box(mask, mask)) is not None}
     shifted = label_zyx if low >= 0 else label_zyx - low + 1
     found = ndimage.find_objects(shifted)
     offset = 0 if low >= 0 else low - 1
@@ -115,6 +120,12 @@ def union_box(boxes: Sequence[Box | None]) -> Box | None:
     return z, y, x
 
 
+def target_boxes(truth_zyx: NDArray[np.integer], predicted_zyx: NDArray[np.integer], targets: Sequence[Target]) -> dict[str, Box | None]:
+    """The box around each target in truth and prediction together; None where it is in neither."""
+    both = boxes_of(truth_zyx), boxes_of(predicted_zyx)
+    return {name: union_box([found.get(v) for found in both for v in values]) for name, values in targets}
+
+
 def target_surfaces(
     truth_zyx: NDArray[np.integer],
     predicted_zyx: NDArray[np.integer],
@@ -124,8 +135,7 @@ def target_surfaces(
 ) -> dict[str, SurfaceScores]:
     """Every target's surface scores: each in the box of its own voxels, or all in one pass where those boxes cover each other."""
     tolerance = {name: mm for (name, _), mm in zip(targets, tolerances_mm, strict=True)}
-    true_boxes, predicted_boxes = boxes_of(truth_zyx), boxes_of(predicted_zyx)
-    boxes = {name: union_box([found.get(v) for found in (true_boxes, predicted_boxes) for v in values]) for name, values in targets}
+    boxes = target_boxes(truth_zyx, predicted_zyx, targets)
     together = _together([target for target in targets if len(target[1]) == 1], boxes)
     scores = {name: SurfaceScores() for name, _ in targets}
     if together:

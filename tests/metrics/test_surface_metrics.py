@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from autounet.metrics.extract import boundary_of, label_surfaces, mask_surfaces
 from autounet.metrics.nearest import _climbed, _mapped, nearest
-from autounet.metrics.surface import SurfaceScores, surface_scores, target_surfaces
+from autounet.metrics.surface import SurfaceScores, boxes_of, surface_scores, target_surfaces
 from autounet.metrics.surfels import surfel_areas
 
 
@@ -182,3 +182,13 @@ def test_each_target_is_scored_in_its_own_box_and_a_region_is_a_union():
     assert found["two"] == surface_scores(truth == 2, predicted == 2, (1.0, 1.0, 1.0), 0.5)
     assert found["both"] == surface_scores(truth > 0, predicted > 0, (1.0, 1.0, 1.0), 0.5)
     assert np.isnan(found["none"].nsd_area)
+
+
+def test_boxes_of_small_negative_and_enormous_values():
+    label = np.zeros((4, 5, 6), np.int64)
+    label[1, 2:4, 3], label[3, 0, 5] = 2, -3
+    expected = {2: (slice(1, 2), slice(2, 4), slice(3, 4)), -3: (slice(3, 4), slice(0, 1), slice(5, 6))}
+    found = boxes_of(label)
+    assert {v: found[v] for v in expected} == expected
+    label[0, 0, 0] = 2**40
+    assert boxes_of(label) == {**expected, 2**40: (slice(0, 1), slice(0, 1), slice(0, 1))}

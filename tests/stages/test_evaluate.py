@@ -7,6 +7,7 @@ from autounet.images.geometry import Geometry
 from autounet.images.write import write_image, write_mask
 from autounet.job import Job
 from autounet.metrics.case_scores import Wanted, wanted_of
+from autounet.metrics.lesions import lesion_scores
 from autounet.progress import Progress
 from autounet.stages.compare import compare
 from autounet.stages.evaluate import evaluate
@@ -167,3 +168,17 @@ def test_a_prediction_with_a_class_that_only_it_has_is_a_row_that_says_so_while_
     assert scores.failed_cases == ("a",)
     assert "value 3" in scores.problems[0].problem
     assert scores.values("1") == (1.0,)
+
+
+def test_lesions_are_counted_in_the_box_of_their_class_as_in_the_whole_image(job, tmp_path):
+    rng = np.random.default_rng(0)
+    truth = np.where(rng.random((6, 7, 8)) < 0.15, rng.integers(1, 3, (6, 7, 8)), 0).astype(np.uint8)
+    predicted = np.where(rng.random((6, 7, 8)) < 0.8, truth, 0).astype(np.uint8)
+    predicted[predicted == 2] = 0
+    write_mask(tmp_path / "truth" / "a.nii.gz", truth, GRID)
+    write_mask(tmp_path / "masks" / "a.nii.gz", predicted, GRID)
+    named = Labels(classes=tuple(LabelClass(name=str(v), value=v) for v in range(4)))
+    scores = evaluate(tmp_path / "masks", tmp_path / "truth", None, job, labels=named, wanted=Wanted(lesions=True))
+    for value in (1, 2, 3):
+        for metric, _, expected in lesion_scores(truth == value, predicted == value, GRID.spacing_zyx_mm).rows():
+            np.testing.assert_equal(scores.values(str(value), metric)[0], expected)
