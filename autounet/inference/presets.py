@@ -24,6 +24,7 @@ from planners.plan import Plan
 CASES = 3
 LONG_STEP = 0.75
 LOSS_BALANCED, LOSS_FAST = 0.003, 0.02  # Dice that may be lost against the plan's own way
+ALIKE = 1.1  # times within this are one time: a small image is one tile, whatever the step
 LEAST_SECONDS = 20.0
 SHARE = 0.02  # of the time that was trained
 
@@ -86,7 +87,8 @@ def presets_of(tried: Sequence[Tried], folds: int, dearer: float, cases: int) ->
 
     def preset(name: str, loss: float, voting: int) -> Preset:
         good = [t for t in tried if not t.dice < own.dice - loss]  # nothing is known of a Dice that is no number
-        chosen = min(good, key=lambda t: t.seconds) if loss else own
+        quick = [t for t in good if t.seconds <= ALIKE * min(g.seconds for g in good)]
+        chosen = max(quick, key=lambda t: t.dice) if loss else own
         return Preset(
             name=name,  # type: ignore[arg-type]
             step_fraction=chosen.way.step_fraction,

@@ -78,12 +78,12 @@ def _honesty(chosen: Selection) -> tuple[str, ...]:
     lines = []
     if chosen.calibration is not None:
         found = chosen.calibration
-        lines.append(f"calibrated  temperature {chosen.temperature:.3g}, ECE {found.ece_before:.4f} before, {found.ece_after:.4f} after")
+        told = f"temperature {chosen.temperature:.3g}, ECE {found.ece_before:.4f} before, {found.ece_after:.4f} after"
+        lines.append(f"calibrated  {told if chosen.temperature != 1 else f'no temperature helps; ECE {found.ece_before:.4f}'}")
     if chosen.expectation is not None:
-        wide = chosen.expectation.above - chosen.expectation.below
-        lines.append(
-            f"foresees    the Dice of a mask within an interval {wide:.2f} wide ({chosen.expectation.coverage:.0%}); low ones are named"
-        )
+        known, wide = chosen.expectation, chosen.expectation.above - chosen.expectation.below
+        told = f"the Dice of a mask to within {wide:.2f} ({known.coverage:.0%}), and names masks to look at"
+        lines.append(f"foresees    {told if wide < 1 else f'little: {known.cases} held-out cases are too few'}")
     return tuple(lines)
 
 
