@@ -1,216 +1,279 @@
-"""Prediction against clock and memory, with nnU-Net beside it on the same weights when its Python is named.
+#!/usr/bin/env python3
+"""Prediction, row by row, beside the reference on the same weights: end to end, outside the network, and memory of the process tree.
 
-    python scripts/bench_predict.py ct --slices 60 --classes 60 [--reference .peer/bin/python]
-    python scripts/bench_predict.py ct --slices 1200 --classes 60 --max-ram 4
-    python scripts/bench_predict.py slide --edge 20000
-    python scripts/bench_predict.py folder MODEL.aunet IMAGES [--reference .peer/bin/python]
+The weights are random: the reference's Python makes a model folder, `autounet import nnunet` takes it in. Without --peer
+ours is run alone, on a model of the same shape. Both are started as a user would, imports and all; what their networks
+take is measured from inside. Mirroring as the row says, for both.
 
-Each measurement runs in a process of its own; wall seconds, CPU seconds and peak memory of its whole tree are printed as
-one JSON line. The reference is started through its own command line, our model is exported for it.
+    python scripts/bench_predict.py --peer VENV --row ct60
+    python scripts/bench_predict.py --row long slide
 """
+
+from __future__ import annotations
 
 import argparse
 import json
-import os
+import shutil
 import subprocess
 import sys
 import tempfile
-import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import bench
 import numpy as np
+from bench_predict_inputs import ct, hippocampi, slide, tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table."""
+
+    task: str
+    images: str  # ct, hippocampus, slide
+    size: int  # slices, cases, edge
+    classes: int
+    features: tuple[int, ...] = (4, 8, 16)
+    patch: tuple[int, ...] = (128, 128, 128)
+    spacing: tuple[float, ...] = (1.5, 1.5, 1.5)
+    convolutions: int = 1
+    mirrored: bool = False
+    max_ram: str = ""
+    alone: bool = False  # the reference runs out of memory, or takes hours
+
+
+HIPPOCAMPUS = Row(
+    task="20 hippocampi, mirrored",
+    images="hippocampus",
+    size=20,
+    classes=3,
+    features=(32, 64, 128, 256),
+    patch=(40, 56, 40),
+    spacing=(1.0, 1.0, 1.0),
+    convolutions=2,
+    mirrored=True,
+)
+ROWS = {
+    "ct60": Row(task="ct 512x512x60, 60 classes", images="ct", size=60, classes=60),
+    "ct200": Row(task="ct 512x512x200, 4 classes", images="ct", size=200, classes=4),
+    "ct200x60": Row(task="ct 512x512x200, 60 classes", images="ct", size=200, classes=60, max_ram="4GB", alone=True),
+    "long": Row(task="ct 512x512x1200, 60 classes", images="ct", size=1200, classes=60, max_ram="4GB", alone=True),
+    "hippocampus": HIPPOCAMPUS,
+    "single": replace(HIPPOCAMPUS, task="one hippocampus, mirrored", size=1),
+    "slide": Row(
+        task="gray slide 20000x20000", images="slide", size=20_000, classes=2, features=(4, 8), patch=(512, 512), spacing=(1.0, 1.0),
+        max_ram="2GB", alone=True,
+    ),
+}  # fmt: skip
 
 OURS = """
-import sys, time
-from pathlib import Path
-start = time.perf_counter()
-from autounet.job import Job
-from autounet.progress import Progress
-from autounet.networks.unet import UNet
-from autounet.stages.predict import predict
-spent = [0.0, 0.0]
-forward = UNet.forward
-def timed(network, image):
+import json, sys, threading, time
+from autounet.cli import main
+spent = {"cpu": 0.0, "wall": 0.0}
+lock = threading.Lock()
+def watch():
+    import torch
+    from autounet.networks.unet import UNet
+    forward = UNet.forward
+    def timed(network, image):
+        clock = time.thread_time if torch.get_num_threads() == 1 else time.process_time
+        wall, cpu = time.perf_counter(), clock()
+        answer = forward(network, image)
+        with lock:
+            spent["wall"] += time.perf_counter() - wall
+            spent["cpu"] += clock() - cpu
+        return answer
+    UNet.forward = timed
+import autounet.inference.predict as module
+watch()
+try:
+    main()
+finally:
+    print(json.dumps({"network": spent}), flush=True)
+"""
+
+THEIRS = """
+import json, sys, time
+from nnunetv2.inference import predict_from_raw_data as module
+spent = {"cpu": 0.0, "wall": 0.0}
+inner = module.nnUNetPredictor._internal_maybe_mirror_and_predict
+def timed(self, image):
     wall, cpu = time.perf_counter(), time.process_time()
-    answer = forward(network, image)
-    spent[0] += time.perf_counter() - wall
-    spent[1] += time.process_time() - cpu
+    answer = inner(self, image)
+    spent["wall"] += time.perf_counter() - wall
+    spent["cpu"] += time.process_time() - cpu
     return answer
-UNet.forward = timed
-model, images, out, ram = sys.argv[1:5]
-limit = int(float(ram) * 1e9) if float(ram) else None
-job = Job(work=Path(out), progress=Progress.silent(), device="cpu", max_ram_bytes=limit)
-report = predict(Path(model), Path(images), Path(out), job)
-problems = [c.problem for c in report.cases if c.problem]
-print(f"network {spent[0]:.2f} s wall, {spent[1]:.2f} s CPU", *problems)
+module.nnUNetPredictor._internal_maybe_mirror_and_predict = timed
+if __name__ == "__main__":
+    module.predict_entry_point_modelfolder()
+    print(json.dumps({"network": spent}), flush=True)
+"""
+
+# Written for the reference's Python: a model folder that its predictor accepts.
+MODEL = """
+import json, sys
+from pathlib import Path
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+row, out = json.loads(sys.argv[1]), Path(sys.argv[2])
+dimensions, stages = len(row["patch"]), len(row["features"])
+layer = f"torch.nn.modules.conv.Conv{dimensions}d"
+arch = dict(n_stages=stages, features_per_stage=row["features"], conv_op=layer, kernel_sizes=[[3] * dimensions] * stages,
+            strides=[[1] * dimensions] + [[2] * dimensions] * (stages - 1), n_conv_per_stage=[row["convolutions"]] * stages,
+            n_conv_per_stage_decoder=[row["convolutions"]] * (stages - 1), conv_bias=True,
+            norm_op=f"torch.nn.modules.instancenorm.InstanceNorm{dimensions}d", norm_op_kwargs={"eps": 1e-5, "affine": True},
+            dropout_op=None, dropout_op_kwargs=None, nonlin="torch.nn.LeakyReLU", nonlin_kwargs={"inplace": True})
+back = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
+resize, ct = "resample_data_or_seg_to_shape", row["images"] == "ct"
+stats = {"mean": 60.0, "median": 55.0, "std": 60.0, "min": -300.0, "max": 400.0, "percentile_00_5": -100.0, "percentile_99_5": 250.0}
+name = "3d_fullres" if dimensions == 3 else "2d"
+plans = dict(dataset_name="Dataset099_Bench", plans_name="nnUNetPlans", original_median_spacing_after_transp=[1.0, 1.0, 1.0],
+             original_median_shape_after_transp=[200, 512, 512], image_reader_writer="SimpleITKIO", transpose_forward=[0, 1, 2],
+             transpose_backward=[0, 1, 2], experiment_planner_used="none", label_manager="LabelManager",
+             foreground_intensity_properties_per_channel={"0": stats},
+             configurations={name: dict(data_identifier="x", preprocessor_name="DefaultPreprocessor", batch_size=2, patch_size=row["patch"],
+                 median_image_size_in_voxels=[200, 512, 512][-dimensions:], spacing=row["spacing"],
+                 normalization_schemes=["CTNormalization" if ct else "ZScoreNormalization"], use_mask_for_norm=[False],
+                 resampling_fn_data=resize, resampling_fn_seg=resize, resampling_fn_data_kwargs=dict(back, order=3),
+                 resampling_fn_seg_kwargs=dict(back, is_seg=True), resampling_fn_probabilities=resize,
+                 resampling_fn_probabilities_kwargs=back, batch_dice=True,
+                 architecture=dict(network_class_name="dynamic_network_architectures.architectures.unet.PlainConvUNet", arch_kwargs=arch,
+                                   _kw_requires_import=["conv_op", "norm_op", "dropout_op", "nonlin"]))})
+labels = {"background": 0, **{f"c{i}": i for i in range(1, row["classes"])}}
+(out / "fold_0").mkdir(parents=True)
+(out / "plans.json").write_text(json.dumps(plans))
+dataset = dict(channel_names={"0": "CT" if ct else "MRI"}, labels=labels, numTraining=1, file_ending=".nii.gz")
+(out / "dataset.json").write_text(json.dumps(dataset))
+manager = PlansManager(plans)
+chosen = manager.get_configuration(name)
+torch.manual_seed(0)
+network = nnUNetTrainer.build_network_architecture(manager, chosen, 1, row["classes"], enable_deep_supervision=False)
+torch.save(dict(network_weights=network.state_dict(), trainer_name="nnUNetTrainer", init_args=dict(configuration=name),
+                inference_allowed_mirroring_axes=tuple(range(dimensions))), out / "fold_0" / "checkpoint_final.pth")
 """
 
 
-def tree_run(command, **options):
-    """Wall, CPU and peak memory (proportional set size) of a command and all its children."""
-    import psutil
-
-    start = time.perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
-    peak, cpu = 0, 0.0
-    seen = {}  # CPU seconds of each process; those of the dead stay counted
-    while child.poll() is None:
-        total = 0
-        try:
-            processes = [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]
-        except psutil.NoSuchProcess:
-            break
-        for one in processes:
-            try:
-                total += one.memory_full_info().pss
-                seen[one.pid] = sum(one.cpu_times()[:2])
-            except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
-                continue
-        peak = max(peak, total)
-        cpu = sum(seen.values())
-        time.sleep(0.05)
-    output = child.stdout.read() if child.stdout else ""
-    code = child.wait()
-    return {
-        "rc": code,
-        "wall_s": round(time.perf_counter() - start, 2),
-        "cpu_s": round(cpu, 2),
-        "peak_mb": peak >> 20,
-        "output": output.strip()[-400:],
-    }
+def main() -> None:
+    """Measure the rows that were asked for."""
+    options = _arguments()
+    found, network, notes = [], [], [f"Ours: {bench.versions(Path(sys.executable), ['autounet', 'torch'])}."]
+    if options.peer is not None:
+        notes.append(f"Theirs: {bench.versions(options.peer / 'bin' / 'python', ['nnunetv2', 'torch'])}.")
+    for name in options.row or ROWS:
+        row = (
+            ROWS[name] if options.size is None else replace(ROWS[name], size=options.size, task=f"{ROWS[name].task} (size {options.size})")
+        )
+        with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+            one = measured(row, options, Path(scratch))
+            found.append(one)
+            network.append(_apart(one, _agreement(Path(scratch))))
+            print(network[-1], flush=True)
+    header = "| task | network CPU s, ours | theirs | ratio | outside CPU s, ours | theirs | ratio | same voxels |"
+    network = [header, "|---|---|---|---|---|---|---|---|", *network]
+    notes += [f"Networks of ours in {options.precision}."] if options.precision else []
+    bench.conclude("Predict", found, [*notes, "\n\n" + "\n".join(network) + "\n"], write=options.write)
 
 
-def tiny_model(folder, classes, flat, features, spacing, patch):
-    """A bundle with random weights of a small network, normalised as a CT."""
-    from dataclasses import replace
-
-    from planners.plan import ChannelPlan, Resampling
-    from tests.tiny_models import architecture, configuration, plan_of, tiny_bundle
-
-    chosen = configuration(
-        patch,
-        "2d" if flat else "3d_fullres",
-        architecture=architecture(2 if flat else 3, features),
-        spacing_zyx_mm=spacing,
-        resampling=Resampling(),
+def measured(row: Row, options: argparse.Namespace, scratch: Path) -> bench.Comparison:
+    """Both sides of one row; the reference only where it can."""
+    images = scratch / "images"
+    images.mkdir()
+    _inputs(row, options.data, images)
+    peer = None if options.peer is None or row.alone else options.peer
+    model = _models(row, options.peer, scratch)
+    ours = [sys.executable, "-c", OURS, "predict", str(model), str(images), str(scratch / "ours"), "--device", "cpu"]
+    ours += [] if row.mirrored else ["--preset", "balanced"]
+    ours += ["--max-ram", row.max_ram] if row.max_ram else []
+    ours += ["--precision", options.precision] if options.precision else []
+    mine = bench.Command(
+        name="autounet", words=tuple(ours), folder=ROOT, before=lambda: shutil.rmtree(scratch / "ours", ignore_errors=True)
     )
-    chosen = replace(chosen, inference=replace(chosen.inference, mirror_axes=()))
-    plan = plan_of(chosen, classes=classes)
-    scheme = "zscore" if flat else "ct"
-    channel = ChannelPlan(name="image", modality="unknown", scheme=scheme, clip_low=-100.0, clip_high=250.0, mean=60.0, std=60.0)
-    plan = replace(plan, channels=(channel,), dimensions=2 if flat else 3, orientation="stored")
-    return tiny_bundle(folder, plan)
+    theirs = None
+    if peer is not None:
+        script = scratch / "theirs.py"  # a file: its processes are started from it again
+        script.write_text(THEIRS)
+        words = [str(peer / "bin" / "python"), str(script), "-i", str(images), "-o", str(scratch / "theirs"), "-m", str(scratch / "model")]
+        words += ["-f", "0", "-device", "cpu", *([] if row.mirrored else ["--disable_tta"])]
+        places = {f"nnUNet_{what}": str(scratch / what) for what in ("raw", "preprocessed", "results")}
+        theirs = bench.Command(
+            name="nnU-Net v2",
+            words=tuple(words),
+            environment=places,
+            before=lambda: _gone(scratch / "theirs"),
+        )
+    return bench.compare(row.task, mine, theirs, repeats=options.repeats, quiet_seconds=options.quiet_seconds)
 
 
-def ct(folder, slices):
-    """Smooth noise of a CT's size and spacing."""
-    from autounet.images.geometry import Geometry
-    from autounet.images.write import write_image
-
-    rng = np.random.default_rng(0)
-    coarse = rng.normal(size=(max(slices // 8, 2), 64, 64))
-    rows = np.linspace(0, len(coarse) - 1, slices)
-    image = np.empty((slices, 512, 512), np.int16)
-    for z, row in enumerate(rows):
-        low = int(row)
-        plane = coarse[low] + (row - low) * (coarse[min(low + 1, len(coarse) - 1)] - coarse[low])
-        image[z] = np.kron(plane, np.ones((8, 8))) * 150 + 30
-    grid = Geometry(
-        shape_zyx=image.shape, spacing_zyx_mm=(2.5, 0.8, 0.8), origin_xyz_mm=(0.0, 0.0, 0.0), direction=(1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0)
-    )
-    write_image(folder / "ct_0000.nii.gz", image[None], grid)
+def _gone(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
 
 
-def compare(model, images, arguments, scratch):
-    ours = tree_run([sys.executable, "-c", OURS, str(model), str(images), str(scratch / "ours"), str(arguments.max_ram)], cwd=ROOT)
-    say(who="ours", **ours)
-    if not arguments.reference:
-        return
-    from autounet.interop.nnunet_export import export_nnunet
-    from autounet.store.bundle import open_bundle
-
-    ending = "".join(next(iter(images.iterdir())).suffixes)
-    folder = export_nnunet(open_bundle(model), scratch / "exported", file_ending=ending)[-1]
-    command = [
-        str(Path(arguments.reference).parent / "nnUNetv2_predict_from_modelfolder"),
-        "-i",
-        str(images),
-        "-o",
-        str(scratch / "theirs"),
-    ]
-    command += ["-m", str(folder), "-f", *sorted(p.name[5:] for p in folder.glob("fold_*")), "-device", "cpu"]
-    command += ["-npp", str(arguments.processes), "-nps", str(arguments.processes)]
-    places = {f"nnUNet_{what}": str(scratch / what) for what in ("raw", "preprocessed", "results")}
-    theirs = tree_run(command, env={**os.environ, **places})
-    say(who="nnU-Net", **theirs)
-    say(
-        ratio_wall=theirs["wall_s"] / ours["wall_s"], ratio_memory=theirs["peak_mb"] / max(ours["peak_mb"], 1), agreement=agreement(scratch)
-    )
+def _models(row: Row, peer: Path | None, scratch: Path) -> Path:
+    """Our model: taken in from the reference's, or of the same shape."""
+    if peer is None:
+        return tiny_model(scratch, row.classes, row.features, row.patch, row.spacing, row.convolutions)
+    plain = json.dumps({name: getattr(row, name) for name in ("patch", "features", "convolutions", "images", "classes", "spacing")})
+    subprocess.run([str(peer / "bin" / "python"), "-c", MODEL, plain, str(scratch / "model")], check=True, capture_output=True)
+    words = [sys.executable, "-m", "autounet", "import", "nnunet", str(scratch / "model"), str(scratch / "model.aunet")]
+    subprocess.run(words, check=True, capture_output=True, cwd=ROOT)
+    return scratch / "model.aunet"
 
 
-def agreement(scratch):
-    """Share of voxels with the same label."""
+def _inputs(row: Row, data: Path, images: Path) -> None:
+    if row.images == "ct":
+        ct(images, row.size)
+    elif row.images == "slide":
+        slide(images, row.size)
+    else:
+        hippocampi(images, data / "hippocampus_msd" / "images", row.size)
+
+
+def _apart(one: bench.Comparison, agreement: str) -> str:
+    """A line of the second table: what the networks take, and what everything else does."""
+    sides = [_split(one.ours), None if one.theirs is None else _split(one.theirs)]
+    cells = [one.task]
+    for index in (0, 1):
+        mine = sides[0][index] if sides[0] else float("nan")
+        other = sides[1][index] if sides[1] else None
+        cells += [f"{mine:.1f}", "" if other is None else f"{other:.1f}", "" if other is None else f"{other / max(mine, 0.01):.1f}"]
+    return "| " + " | ".join([*cells, agreement]) + " |"
+
+
+def _split(side: bench.Side) -> tuple[float, float] | None:
+    """CPU seconds in the network and outside it, medians."""
+    parts = []
+    for run in side.runs:
+        told = [line for line in run.output.splitlines() if line.startswith('{"network"')]
+        if told:
+            spent = json.loads(told[-1])["network"]["cpu"]
+            parts.append((spent, run.cpu_seconds - spent))
+    return (float(np.median([p[0] for p in parts])), float(np.median([p[1] for p in parts]))) if parts else None
+
+
+def _agreement(scratch: Path) -> str:
+    """The share of voxels with the same label; random weights draw many borders."""
     from autounet.images.read import read_image
 
-    same = []
-    for path in sorted((scratch / "theirs").glob("*.nii.gz")) + sorted((scratch / "theirs").glob("*.png")):
-        mine = scratch / "ours" / path.name
-        if mine.exists():
-            same.append(float((read_image(path).voxels_czyx == read_image(mine).voxels_czyx).mean()))
-    return same
+    same = [
+        float((read_image(path).voxels_czyx == read_image(scratch / "ours" / path.name).voxels_czyx).mean())
+        for path in sorted((scratch / "theirs").glob("*.nii.gz"))
+        if (scratch / "ours" / path.name).exists()
+    ]
+    return f"{min(same):.4%}" if same else ""
 
 
-def bench_ct(arguments, scratch):
-    (scratch / "images").mkdir()
-    ct(scratch / "images", arguments.slices)
-    model = tiny_model(scratch, arguments.classes, False, (4, 8, 16), (1.5, 1.5, 1.5), (128, 128, 128))
-    compare(model, scratch / "images", arguments, scratch)
-
-
-def bench_slide(arguments, scratch):
-    from autounet.images.geometry import picture_geometry
-    from autounet.images.write import write_image
-
-    edge = arguments.edge
-    tile = np.random.default_rng(0).integers(0, 255, (512, 512)).astype(np.uint8)
-    picture = np.tile(tile, (-(-edge // 512), -(-edge // 512)))[:edge, :edge]
-    (scratch / "images").mkdir()
-    write_image(scratch / "images" / "slide_0000.png", picture[None, None], picture_geometry((edge, edge)))
-    model = tiny_model(scratch, 2, True, (4, 8), (1.0, 1.0, 1.0), (1, 512, 512))
-    compare(model, scratch / "images", arguments, scratch)
-
-
-def bench_folder(arguments, scratch):
-    compare(arguments.model, arguments.images, arguments, scratch)
-
-
-def say(**fields):
-    print(json.dumps(fields), flush=True)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    jobs = parser.add_subparsers(required=True)
-    for name, run in (("ct", bench_ct), ("slide", bench_slide), ("folder", bench_folder)):
-        one = jobs.add_parser(name)
-        one.add_argument("--reference")
-        one.add_argument("--processes", type=int, default=1)
-        one.add_argument("--max-ram", type=float, default=0, help="GB")
-        one.set_defaults(run=run)
-        if name == "ct":
-            one.add_argument("--slices", type=int, default=60)
-            one.add_argument("--classes", type=int, default=60)
-        elif name == "slide":
-            one.add_argument("--edge", type=int, default=20_000)
-        else:
-            one.add_argument("model", type=Path)
-            one.add_argument("images", type=Path)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments.run(arguments, Path(scratch))
+def _arguments() -> argparse.Namespace:
+    parser = bench.arguments(__doc__ or "")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--row", nargs="*", choices=list(ROWS), default=[], help="these rows; default: all")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], help="of our networks; default: float32, as they were trained")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", metavar="FOLDER", help="holds hippocampus_msd")
+    parser.add_argument("--size", type=int, metavar="N", help="slices, cases or edge, for a try")
+    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()), metavar="FOLDER")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
