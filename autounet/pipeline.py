@@ -32,7 +32,7 @@ class Wishes:
     planner: str = "default"
     gpu_memory_bytes: int | None = None
     seconds: float | None = None
-    iterations: int | None = None
+    iterations: int | None = None  # of each fold; then the seconds are only what the plan reckons with
     extend: tuple[int | None, float | None] | None = None  # steps, or seconds, beyond what is finished
     target: str | None = None
     configurations: tuple[str, ...] | None = None

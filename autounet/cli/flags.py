@@ -67,7 +67,7 @@ class Choices:
     folds: Numbers = None
     "Only these, say 0 or 0-2."
     iterations: Annotated[int | None, Parameter(metavar="N")] = None
-    "Training steps a fold; default: the plan's."
+    "Training steps a fold, however long they take; default: the plan's."
     extend: Annotated[
         tuple[int | None, float | None] | None,
         Parameter(converter=_by(parse_steps_or_seconds), n_tokens=1, accepts_keys=False, metavar="AMOUNT"),

@@ -59,11 +59,9 @@ def rounds(chosen: Sequence[Configuration], folds: int, devices: int) -> int:
 
 
 def limited_schedule(configuration: Configuration, seconds: float | None, iterations: int | None) -> Schedule:
-    """The plan's, or as long as was asked for."""
+    """The plan's, or as long as was asked for. A number of iterations counts, however long they take."""
     schedule = configuration.schedule
-    if seconds is not None:
-        return replace(schedule, seconds=seconds)
     if iterations is not None:
         per_epoch = min(schedule.iterations_per_epoch, iterations)
         return replace(schedule, iterations=iterations, iterations_per_epoch=per_epoch, seconds=None)
-    return schedule
+    return schedule if seconds is None else replace(schedule, seconds=seconds)
