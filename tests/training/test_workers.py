@@ -1,5 +1,6 @@
 """Samples made by processes: the same bits, no shared memory, and nothing left when somebody dies."""
 
+import json
 import os
 import signal
 import subprocess
@@ -102,12 +103,30 @@ def test_what_goes_wrong_in_a_process_is_said_of_its_case_with_the_traceback(tmp
     assert "DamageError" in str(raised.value.__cause__)
 
 
-def test_a_fold_trained_by_processes_has_the_weights_of_one_trained_by_threads(tmp_path):
+class Said(Progress):
+    """Remembers what was noted."""
+
+    def __init__(self):
+        super().__init__()
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def test_a_fold_trained_by_processes_has_the_weights_of_one_trained_by_threads_and_both_say_how_long_they_waited(tmp_path):
     cases = prepared(tmp_path / "cache")
     weights = []
     for index, workers in enumerate((Workers(), Workers(count=2, processes=True))):
         fold = Fold(recipe=recipe(schedule=SHORT), cases=cases, folder=tmp_path / f"fold_{index}", workers=workers)
-        weights.append(train_fold(fold, Job(work=tmp_path, progress=Progress.silent(), threads=1, device="cpu")).weights)
+        said = Said()
+        weights.append(train_fold(fold, Job(work=tmp_path, progress=said, threads=1, device="cpu")).weights)
+        events = [json.loads(line) for line in (fold.folder / "events.jsonl").read_text().splitlines()]
+        (waited,) = [event for event in events if event["kind"] == "waited"]
+        assert 0 <= waited["share"] <= 1
+        assert waited["seconds"] == pytest.approx([event for event in events if event["kind"] == "train"][-1]["waited"], abs=0.01)
+        assert said.notes == [f"train 3d_fullres fold 0 {waited['text']}"]
+        assert ("2 processes" if index else "1 thread") in waited["text"]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
