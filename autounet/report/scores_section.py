@@ -12,6 +12,7 @@ from autounet.report.pictures import COLOURS
 from autounet.report.viewer import Volume
 from autounet.store.selection import Selection
 
+TRAITS = 12  # in the table of what bad cases share, the most telling first
 LEGEND = 12  # classes; more make a legend nobody reads
 MANY_CLASSES = 24  # columns of the table of cases; with more a row has the mean and the lowest
 
@@ -56,10 +57,11 @@ def _classes(selection: Selection, scores: Any) -> Table:
 
 
 def _candidates(selection: Selection) -> Table:
-    chosen = tuple(member.configuration for member in selection.members)
+    chosen = tuple((member.configuration, member.weight) for member in selection.members)
     rows = []
     for c in selection.candidates:
-        verdict = [word for true, word in ((c.configurations == chosen, "chosen"), (c.within_noise, "within noise of the best")) if true]
+        said = tuple(zip(c.configurations, c.weights or (1.0,) * len(c.configurations), strict=True))
+        verdict = [word for true, word in ((said == chosen, "chosen"), (c.within_noise, "within noise of the best")) if true]
         p = "" if c.p_against_best is None else f"{c.p_against_best:.3g}"
         first = "" if c.first_share is None else f"{c.first_share:.0%}"
         rows.append((c.name, f"{c.dice:.4f}", f"{c.low:.4f}", f"{c.high:.4f}", p, first, ", ".join(verdict)))
@@ -146,7 +148,7 @@ def cases_section(material: Material, shown: Gallery, volumes: tuple[Volume, ...
 
 def _groups(groups: tuple[Group, ...]) -> Table:
     rows = []
-    for group in groups:
+    for group in groups[:TRAITS]:
         ids = ", ".join(group.cases[:SHOWN]) + (f" and {len(group.cases) - SHOWN} more" if len(group.cases) > SHOWN else "")
         elsewhere = "" if group.elsewhere != group.elsewhere else f"{group.elsewhere:.4f}"
         rows.append((group.trait, str(len(group.cases)), f"{group.dice:.4f}", elsewhere, group.verdict, ids))
