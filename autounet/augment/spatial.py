@@ -49,12 +49,12 @@ def displacement(patch_zyx: Triple, voxels: float, seed: int) -> Tensor:
 
 
 def _spline(edge: int, knots: int) -> Tensor:
-    """(edge, knots) weights of the uniform cubic B-spline."""
-    at = torch.linspace(0, knots - 3 - 1e-4, edge)
+    """(edge, knots) weights of the uniform cubic B-spline, on the processor as the knots."""
+    at = torch.linspace(0, knots - 3 - 1e-4, edge, device="cpu")
     cell, t = at.long(), at - at.floor()
     weights = torch.stack(((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3), 1) / 6
-    matrix = torch.zeros(edge, knots)
-    return matrix.scatter_(1, cell[:, None] + torch.arange(4), weights)
+    matrix = torch.zeros(edge, knots, device="cpu")
+    return matrix.scatter_(1, cell[:, None] + torch.arange(4, device="cpu"), weights)
 
 
 def warp(image_czyx: Tensor, labels_nzyx: Tensor, drawn: Drawn, patch_zyx: Triple, middle_zyx: Start) -> tuple[Tensor, Tensor]:

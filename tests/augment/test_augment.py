@@ -265,3 +265,25 @@ def test_the_identity_matrix_means_no_warp():
     assert not Drawn().warped
     assert Drawn(matrix=SAME, elastic=Elastic(voxels=1.0, seed=0)).warped
     assert not replace(Drawn(), flips=(0, 1)).warped
+
+
+@pytest.mark.parametrize("in_plane", [False, True])
+def test_all_that_is_applied_is_made_where_the_image_is(in_plane):
+    """Whatever is made without saying where lands on a device without memory here, and does not go with the image."""
+    image, label = volume((6, 20, 22))
+    elastic = None if in_plane else Elastic(voxels=2.0, seed=1)
+    turned = rotation(np.array([0.4, 0.0 if in_plane else 0.2, 0.0]), in_plane)
+    drawn = Drawn(matrix=rows(turned), elastic=elastic, flips=(2,))
+    effects = [Effect(kind=kind, channels=((1.2,), ()), seed=3) for kind in ("noise", "brightness", "contrast", "gamma", "gamma_inverted")]
+    effects += [Effect(kind="blur", channels=((0.9,) * 3, ()), seed=3), Effect(kind="low_resolution", channels=((0.5,) * 3, ()), seed=3)]
+    large = torch.zeros(2, 1, 200, 180)
+    results = []
+    for where in (CPU, torch.device("meta")):
+        with where:
+            warped, labels = warp(image, label, drawn, (4, 12, 12), (1, 3, 5))
+            apply_effects(warped, tuple(effects))
+            apply_effects(large, tuple(effects))
+        assert warped.device == labels.device == large.device == CPU
+        results.append((warped, labels))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
