@@ -8,7 +8,7 @@ from autounet import stop
 from autounet.data.dataset import Case
 from autounet.job import Job
 from autounet.report.gather import Material
-from autounet.report.looks import Look, Targets, mean_dice, most_seen, most_wrong, plane, read_look, window
+from autounet.report.looks import Look, Targets, mean_dice, most_seen, most_wrong, plane, range_of, read_look, window
 from autounet.report.page import Figure
 from autounet.report.pictures import draw
 from autounet.report.viewer import Volume, volume_of
@@ -54,7 +54,7 @@ def gallery(material: Material, job: Job) -> Gallery:
     shown = spread(dataset.training, OF_THE_DATA)
     masks = {one.case: one for one in ranked}
     wanted = {case.id: case for case in (*shown, *(dataset.case(one.case) for one in (*worst, *best)))}
-    made = _Made(material.targets)
+    made, shown_range = _Made(material.targets), range_of(material.fingerprint)
     in_viewer = [one.case for one in (*worst[: IN_VIEWER - 1], *best[:1])]
     with job.progress.task("picture", total=len(wanted), unit="case") as task:
         for case_id, case in wanted.items():
@@ -62,7 +62,7 @@ def gallery(material: Material, job: Job) -> Gallery:
             task.step(doing=case_id, n=0)
             scored = masks.get(case_id)
             try:
-                look = read_look(dataset, case, scored.mask if scored else None)
+                look = read_look(dataset, case, scored.mask if scored else None, shown_range)
             except UserError as error:
                 made.notes.append(f"{case_id} is not shown: {error.problem}.")
             else:

@@ -14,12 +14,13 @@ from autounet.data.voxels import read_stored
 from autounet.images.orientation import orient, orient_geometry, orientation_of
 from autounet.images.read import read_image
 from planners.errors import UserError
-from planners.fingerprint import TripleMm
+from planners.fingerprint import Fingerprint, TripleMm
 
 MOST_VALUES = 2**29  # of one case; a slide of ten gigapixels is no thumbnail
 COARSE = 1.5  # an axis whose voxels are so much longer than the next is the one that was scanned through
 PLANES = ("axial", "coronal", "sagittal")
 DARKEST, BRIGHTEST = 0.5, 99.5  # percentiles
+BESIDE = 0.5  # of the range of the structures, shown below and above it
 DIM = 100  # of 255: a colour picture whose brightest spots are darker is spread like a gray one
 SAMPLES = 200_000
 
@@ -56,8 +57,8 @@ class Plane:
     name: str  # "axial 34 of 50"; empty for a picture
 
 
-def read_look(dataset: Dataset, case: Case, mask: Path | None) -> Look:
-    """Read a case, and its prediction where there is one."""
+def read_look(dataset: Dataset, case: Case, mask: Path | None, shown: tuple[float, float] | None = None) -> Look:
+    """Read a case, and its prediction where there is one; `shown` are the values that become black and white."""
     if case.shape_zyx is not None and prod(case.shape_zyx) * len(case.images) > MOST_VALUES:
         raise UserError(f"{prod(case.shape_zyx):,} voxels are too many for a picture", "look at it with a viewer of slides", case.id)
     stored = read_stored(dataset, case)
@@ -70,9 +71,10 @@ def read_look(dataset: Dataset, case: Case, mask: Path | None) -> Look:
                 f"its mask has {predicted.shape} voxels, the image {stored.geometry.shape_zyx}", "train the fold again", case.id
             )
     geometry = orient_geometry(stored.geometry, turn)
+    colours = dataset.channels[0].modality == "rgb" and len(stored.image_czyx) == 3
     return Look(
         case=case.id,
-        gray_czyx=_grays(orient(stored.image_czyx, turn), colours=dataset.channels[0].modality == "rgb" and len(stored.image_czyx) == 3),
+        gray_czyx=_grays(orient(stored.image_czyx, turn), colours=colours, shown=shown),
         truth_zyx=None if stored.values_zyx is None else orient(stored.values_zyx, turn),
         predicted_zyx=None if predicted is None else orient(predicted, turn),
         spacing_zyx_mm=geometry.spacing_zyx_mm,
@@ -80,18 +82,27 @@ def read_look(dataset: Dataset, case: Case, mask: Path | None) -> Look:
     )
 
 
-def _grays(image_czyx: NDArray[Any], *, colours: bool) -> NDArray[np.uint8]:
-    """The first channel (or all three colours) between two percentiles; air that was cut to one value says nothing."""
-    shown = image_czyx if colours else image_czyx[:1]
-    sample = shown.reshape(-1)[:: max(1, shown.size // SAMPLES)].astype(np.float32)
+def range_of(fingerprint: Fingerprint | None) -> tuple[float, float] | None:
+    """Of CT, whose numbers mean the same in every scan: the range of the structures, and what lies beside them; else None."""
+    if fingerprint is None or fingerprint.channels[0].modality != "ct":
+        return None
+    inside = fingerprint.channels[0].foreground
+    beside = BESIDE * (inside.percentile_99_5 - inside.percentile_00_5)
+    return (inside.percentile_00_5 - beside, inside.percentile_99_5 + beside) if beside > 0 else None
+
+
+def _grays(image_czyx: NDArray[Any], *, colours: bool, shown: tuple[float, float] | None = None) -> NDArray[np.uint8]:
+    """The first channel (or all three colours) between two values, or two percentiles; air that was cut to one value says nothing."""
+    taken = image_czyx if colours else image_czyx[:1]
+    sample = taken.reshape(-1)[:: max(1, taken.size // SAMPLES)].astype(np.float32)
     sample = sample[np.isfinite(sample)]
-    if colours and shown.dtype == np.uint8 and np.percentile(sample, BRIGHTEST) > DIM:
-        return np.ascontiguousarray(shown)
+    if colours and taken.dtype == np.uint8 and np.percentile(sample, BRIGHTEST) > DIM:
+        return np.ascontiguousarray(taken)
     inside = sample[sample > sample.min()] if len(sample) else sample
-    low, high = np.percentile(inside if len(inside) else np.zeros(1), (DARKEST, BRIGHTEST))
+    low, high = shown or np.percentile(inside if len(inside) else np.zeros(1), (DARKEST, BRIGHTEST))
     scale = 255 / (high - low) if high > low else 0.0
-    gray = np.empty(shown.shape, np.uint8)
-    for channel, out in zip(shown, gray, strict=True):
+    gray = np.empty(taken.shape, np.uint8)
+    for channel, out in zip(taken, gray, strict=True):
         for z in range(len(channel)):  # a slice at a time: a float copy of a large scan would be larger than the scan
             out[z] = np.clip((np.nan_to_num(channel[z].astype(np.float32)) - low) * scale, 0, 255)
     return gray

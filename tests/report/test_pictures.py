@@ -15,13 +15,14 @@ from PIL import Image
 from autounet.job import Job
 from autounet.progress import Progress
 from autounet.report.gallery import PICTURE_BYTES
-from autounet.report.looks import Look, Plane, _grays, most_seen, most_wrong, plane, window
+from autounet.report.looks import Look, Plane, _grays, most_seen, most_wrong, plane, range_of, window
 from autounet.report.outlines import loops, outline
 from autounet.report.pictures import draw, shrunk
 from autounet.stages.report import report
 from autounet.store.selection import Chosen, Selection
 from autounet.store.strict import read_value, write_value
 from tests.report.worked import worked
+from tests.tiny_models import configuration, fingerprint_of, plan_of
 
 
 def test_the_outline_of_one_voxel_is_a_diamond_through_the_middles_of_its_edges():
@@ -224,6 +225,16 @@ def test_colours_stay_colours():
     drawn = np.asarray(Image.open(io.BytesIO(b64decode(uri))).convert("RGB"), int)
     np.testing.assert_allclose(drawn[3, 8], (250, 0, 0), atol=12)
     np.testing.assert_allclose(drawn[12, 8], (0, 0, 250), atol=12)
+
+
+def test_ct_is_shown_in_the_range_of_its_structures_and_what_lies_beside_them():
+    plan = plan_of(configuration((8, 8, 8)))
+    fingerprint = fingerprint_of(plan)  # structures from -3 to 3
+    assert range_of(fingerprint) is None
+    ct = replace(fingerprint, channels=(replace(fingerprint.channels[0], modality="ct"),))
+    assert range_of(ct) == (-6.0, 6.0)
+    image = np.array([-1000, -6, 0, 6, 3000], np.float32).reshape(1, 1, 1, 5)
+    assert _grays(image, colours=False, shown=(-6.0, 6.0)).ravel().tolist() == [0, 0, 127, 255, 255]
 
 
 def test_grays_span_what_is_not_air_and_holes_in_the_data_are_dark():
