@@ -1,9 +1,11 @@
 """Masks of models that nnU-Net trained: by nnU-Net itself, and by AutoUNet after taking them in, side by side.
 
     python scripts/compare_nnunet.py --reference-python PYTHON --pair MODEL_FOLDER IMAGES [--pair …] [--cases 8]
+    python scripts/compare_nnunet.py --reference-python PYTHON --back MODEL.aunet IMAGES [--back …]
 
 MODEL_FOLDER is a folder TRAINER__PLANS__CONFIGURATION with its folds, IMAGES a folder in nnU-Net's naming. Each model is
-predicted with one fold and with all of them, with mirroring and without; one row of Markdown a way is printed.
+predicted with one fold and with all of them, with mirroring and without; one row of Markdown a way is printed. With --back
+a model of ours is given out, and nnU-Net's masks are compared with our own.
 """
 
 import argparse
@@ -36,16 +38,16 @@ def main() -> int:
     """One table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reference-python", type=Path, required=True)
-    parser.add_argument("--pair", nargs=2, action="append", type=Path, required=True, metavar=("MODEL", "IMAGES"))
+    parser.add_argument("--pair", nargs=2, action="append", type=Path, default=[], metavar=("MODEL", "IMAGES"))
+    parser.add_argument("--back", nargs=2, action="append", type=Path, default=[], metavar=("MODEL", "IMAGES"))
     parser.add_argument("--cases", type=int, default=8)
     given = parser.parse_args()
     print(HEAD, "|---|---|---|---|---|---|---|---|", sep="\n", flush=True)
     worst = 1.0
-    for model, images in given.pair:
+    for model, images in (*given.pair, *given.back):
         with tempfile.TemporaryDirectory() as scratch:
-            for row, least in rows(
-                model.absolute(), some_of(images, Path(scratch) / "in", given.cases), given.reference_python, Path(scratch)
-            ):
+            place = Path(scratch)
+            for row, least in rows(model.absolute(), some_of(images, place / "in", given.cases), given.reference_python, place):
                 print(row, flush=True)
                 worst = min(worst, least)
     return int(worst < 0.999)
@@ -53,23 +55,35 @@ def main() -> int:
 
 def rows(model: Path, images: Path, python: Path, scratch: Path):
     """A row of the table for each way, and its least Dice."""
-    from autounet.interop.nnunet_import import import_nnunet
-
-    import_nnunet(model, scratch / "model.aunet")
-    folds = tuple(sorted(p.name.removeprefix("fold_") for p in model.glob("fold_*") if (p / "checkpoint_final.pth").exists()))
+    title, ours_is, theirs_is = both_kinds(model, scratch)
+    folds = tuple(sorted(p.name.removeprefix("fold_") for p in theirs_is.glob("fold_*") if (p / "checkpoint_final.pth").exists()))
     for way in (Way(f, m) for f in dict.fromkeys((folds[:1], folds)) for m in (True, False)):
         name = f"{len(way.folds)}_{way.mirror}"
-        theirs = by_reference(model, images, scratch / "theirs" / name, python, way)
-        ours = by_us(scratch / "model.aunet", images, scratch / "ours" / name, way)
+        theirs = by_reference(theirs_is, images, scratch / "theirs" / name, python, way)
+        ours = by_us(ours_is, images, scratch / "ours" / name, way)
         counts = compared(theirs, ours)
         both, one, other = (sum(c[i] for c in counts.values()) for i in range(3))
         least = min(2 * b / (a + c) for b, a, c in counts.values())
         cells = (
-            model.parent.name.partition("_")[2] + " " + " ".join(model.name.split("__")[1:]), len(way.folds),
-            "yes" if way.mirror else "no", len(list(theirs.glob("*.*"))), f"{one:,}", f"{one + other - 2 * both:,}",
-            f"{2 * both / (one + other):.6f}", f"{least:.6f}",
+            title, len(way.folds), "yes" if way.mirror else "no", len(list(theirs.glob("*.*"))), f"{one:,}",
+            f"{one + other - 2 * both:,}", f"{2 * both / (one + other):.6f}", f"{least:.6f}",
         )  # fmt: skip
         yield "| " + " | ".join(map(str, cells)) + " |", least
+
+
+def both_kinds(model: Path, scratch: Path) -> tuple[str, Path, Path]:
+    """The model's name, as a model file of ours, and as a folder of theirs."""
+    from autounet.interop.nnunet_export import export_nnunet
+    from autounet.interop.nnunet_import import import_nnunet
+    from autounet.store.bundle import open_bundle
+
+    if model.is_dir():
+        import_nnunet(model, scratch / "model.aunet")
+        return model.parent.name.partition("_")[2] + " " + " ".join(model.name.split("__")[1:]), scratch / "model.aunet", model
+    opened = open_bundle(model)
+    chosen = opened.plan.configuration(opened.selection.members[0].configuration)
+    title = f"{opened.card.name}, given out: {opened.plan.planner} {chosen.name}"
+    return title, model, export_nnunet(opened, scratch / "given_out")[-1]
 
 
 def by_reference(model: Path, images: Path, out: Path, python: Path, way: Way) -> Path:
@@ -95,7 +109,7 @@ def by_reference(model: Path, images: Path, out: Path, python: Path, way: Way) -
 
 
 def by_us(model: Path, images: Path, out: Path, way: Way) -> Path:
-    """The stage behind `autounet predict`."""
+    """As `autounet predict` does, without repairs of the mask, which nnU-Net does not know."""
     from autounet.model import Wish, load
 
     loaded = load(model, device="cpu")
@@ -104,7 +118,7 @@ def by_us(model: Path, images: Path, out: Path, way: Way) -> Path:
     for path in sorted(images.iterdir()):
         cases.setdefault(path.name.rsplit("_", 1)[0], []).append(path)
     for case, files in cases.items():
-        mask = loaded.predict(files if len(files) > 1 else files[0], wish=Wish(mirror=way.mirror, folds=len(way.folds)))
+        mask = loaded.predict(files if len(files) > 1 else files[0], wish=Wish(mirror=way.mirror, folds=len(way.folds), post_process=False))
         mask.save(out / f"{case}{''.join(files[0].suffixes[-2:]) if files[0].suffix == '.gz' else files[0].suffix}")
     return out
 

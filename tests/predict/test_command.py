@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
+from autounet.cli import main
 from autounet.images.geometry import Geometry
 from autounet.images.write import write_image
 from tests.tiny_models import configuration, plan_of, smooth, tiny_bundle
@@ -27,6 +28,13 @@ def autounet(*words: object) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own."""
     command = [sys.executable, "-m", "autounet", *map(str, words), "--device", "cpu", "--threads", "1"]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY, timeout=600)
+
+
+def here(capsys: pytest.CaptureFixture[str], *words: object) -> subprocess.CompletedProcess[str]:
+    """A command in this process, which has imported what it needs."""
+    code = main([*map(str, words), "--device", "cpu", "--threads", "1"])
+    said = capsys.readouterr()
+    return subprocess.CompletedProcess([str(word) for word in words], code, said.out, said.err)
 
 
 def predict(*words: object) -> subprocess.CompletedProcess[str]:
@@ -97,15 +105,17 @@ def test_a_hundred_good_images_and_ten_bad_ones_are_a_hundred_masks_ten_reasons_
     assert "Traceback" not in done.stderr + again.stderr
 
 
-def test_one_file_all_bad_and_nothing_at_all_have_their_own_exit_codes(model: Path, tmp_path: Path) -> None:
+def test_one_file_all_bad_and_nothing_at_all_have_their_own_exit_codes(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_image(tmp_path / "in" / "a.nii.gz", smooth((1, 9, 10, 11), 1), GRID)
-    one = predict(model, tmp_path / "in" / "a.nii.gz", tmp_path / "one", "--classes", "class_2")
+    one = here(capsys, "predict", model, tmp_path / "in" / "a.nii.gz", tmp_path / "one", "--classes", "class_2")
     assert one.returncode == 0, one.stderr
     found = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "one" / "a.nii.gz")))
     assert set(np.unique(found).tolist()) <= {0, 2}
     (tmp_path / "in" / "a.nii.gz").write_bytes(b"")
-    assert predict(model, tmp_path / "in", tmp_path / "bad").returncode == 3
+    assert here(capsys, "predict", model, tmp_path / "in", tmp_path / "bad").returncode == 3
     (tmp_path / "none").mkdir()
-    nothing = predict(model, tmp_path / "none", tmp_path / "nothing")
+    nothing = here(capsys, "predict", model, tmp_path / "none", tmp_path / "nothing")
     assert nothing.returncode == 4
     assert "fix" in nothing.stderr or "holds no" in nothing.stderr

@@ -17,7 +17,7 @@ from autounet.store.selection import Chosen, Selection
 from autounet.store.weights import load_tensors, save_tensors
 from planners.errors import UserError
 from planners.plan import Plan
-from tests.predict.test_command import autounet
+from tests.predict.test_command import here
 from tests.predict.test_hostile import WEIGHTS, parts_of, write
 from tests.tiny_models import configuration, fingerprint_of, plan_of, tiny_bundle
 
@@ -111,13 +111,15 @@ def made_and_verified(path: Path, contents: Contents) -> None:
     verify(path, job(path.parent))
 
 
-def test_the_command_ends_with_3_when_the_golden_mask_differs(made: tuple[Contents, Path], tmp_path: Path) -> None:
+def test_the_command_ends_with_3_when_the_golden_mask_differs(
+    made: tuple[Contents, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     contents, model = made
     golden = contents.golden
     assert golden is not None
-    assert autounet("verify", model).returncode == 0
+    assert here(capsys, "verify", model).returncode == 0
     write_bundle(tmp_path / "other.aunet", replace(contents, golden=replace(golden, label_zyx=golden.label_zyx * 0)))
-    done = autounet("verify", tmp_path / "other.aunet")
+    done = here(capsys, "verify", tmp_path / "other.aunet")
     assert done.returncode == 3
     assert "damaged" in done.stdout
 

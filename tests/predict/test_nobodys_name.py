@@ -16,7 +16,7 @@ import SimpleITK
 
 from autounet import phantoms
 from tests.images.badinputs.dicom_seeds import series
-from tests.predict.test_command import autounet
+from tests.predict.test_command import autounet, here
 from tests.tiny_models import configuration, plan_of, smooth, tiny_bundle
 
 CANARY = "CANARY^JANE"
@@ -104,7 +104,7 @@ def test_the_search_finds_what_is_hidden(tmp_path: Path) -> None:
             assert_nobody(tmp_path / name, "nothing")
 
 
-def test_no_name_in_a_header_reaches_a_mask_a_map_or_a_log(tmp_path: Path) -> None:
+def test_no_name_in_a_header_reaches_a_mask_a_map_or_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "model").mkdir()
     model = tiny_bundle(tmp_path / "model", plan_of(configuration((8, 8, 8))))
     source, out = tmp_path / "in", tmp_path / "out"
@@ -116,7 +116,7 @@ def test_no_name_in_a_header_reaches_a_mask_a_map_or_a_log(tmp_path: Path) -> No
     nrrd(source / "nrrd.nrrd", voxels)
     nifti(source / "broken.nii", voxels)
     (source / "broken.nii").write_bytes((source / "broken.nii").read_bytes()[:-100])
-    done = autounet("predict", model, source, out, "--probabilities", "--uncertainty", "--verbose", "--json")
+    done = here(capsys, "predict", model, source, out, "--probabilities", "--uncertainty", "--verbose", "--json")
     assert done.returncode == 3, done.stderr
     cases = json.loads(done.stdout)["result"]["cases"]
     assert [c["case"] for c in cases if c["problem"]] == ["broken"]
@@ -125,7 +125,7 @@ def test_no_name_in_a_header_reaches_a_mask_a_map_or_a_log(tmp_path: Path) -> No
     assert_nobody(out, done.stdout, done.stderr)
     fields = {"PatientBirthDate": "19700101", "InstitutionName": CANARY, "ReferringPhysicianName": CANARY, "AccessionNumber": "CANARY"}
     series(tmp_path / "dicom" / "scan", SeriesDescription=CANARY, StudyDescription=CANARY, PatientComments=CANARY, **fields)
-    of_dicom = autounet("predict", model, tmp_path / "dicom", tmp_path / "of_dicom", "--probabilities", "--verbose")
+    of_dicom = here(capsys, "predict", model, tmp_path / "dicom", tmp_path / "of_dicom", "--probabilities", "--verbose")
     assert of_dicom.returncode == 0, of_dicom.stderr
     assert_nobody(tmp_path / "of_dicom", of_dicom.stdout, of_dicom.stderr)
     for data in (b for _, b in texts(tmp_path / "of_dicom")):
