@@ -4,9 +4,11 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from autounet.store.checkpoints import Checkpoints
 from autounet.training import fold as folds
 from autounet.training import loop
 from autounet.training.fold import Fold, train_fold
+from autounet.training.loader import THREADS, Workers
 from autounet.training.loop import Surroundings
 from autounet.training.sample import SampleError, Source
 from planners.errors import UserError
@@ -39,11 +42,22 @@ SHORT = Schedule(
 )
 
 
-def trained(folder, cases=None, work=None, progress=None):
+def trained(folder, cases=None, work=None, progress=None, workers=THREADS):
     """The weights of the tiny fold."""
     cases = cases or {"a": case(1), "b": case(2)}
     job = Job(work=work or folder.parent, progress=progress or Progress.silent(), threads=1, device="cpu")
-    return train_fold(Fold(recipe=recipe(schedule=SHORT), cases=cases, folder=folder), job).weights
+    return train_fold(Fold(recipe=recipe(schedule=SHORT), cases=cases, folder=folder, workers=workers), job).weights
+
+
+class Warned(Progress):
+    """Remembers what it warned of."""
+
+    def __init__(self):
+        super().__init__()
+        self.said = []
+
+    def warn(self, text):
+        self.said.append(text)
 
 
 def equal(one, other):
@@ -156,13 +170,9 @@ def test_weights_that_ran_away_once_go_back_to_the_checkpoint_and_end_well_at_ha
 
     monkeypatch.setattr(loop.Learner, "step", step)
     at_step(monkeypatch, -1, lambda: None, clock=iter(range(10**6)).__next__, checkpoint_seconds=9)
-    said = []
-
-    class Voice(Progress):
-        def warn(self, text):
-            said.append(text)
-
-    weights = trained(tmp_path / "fold", progress=Voice())
+    voice = Warned()
+    weights = trained(tmp_path / "fold", progress=voice)
+    said = voice.said
     assert all(torch.isfinite(weight).all() for weight in weights.values())
     assert len(said) == 1
     assert "with half the learning rate" in said[0]
@@ -247,3 +257,37 @@ def test_a_cache_entry_that_is_overwritten_on_the_way_is_named_marked_and_made_a
     assert latest_step(tmp_path / "fold") == events(tmp_path / "fold", "train")[-1]["step"]
     shutil.rmtree(tmp_path / "other")
     assert equal(trained(tmp_path / "fold", prepared(tmp_path / "other")), whole)
+
+
+def loader_processes():
+    """Of this process, by the kernel's account."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and b"autounet.training.worker" in stat.with_name("cmdline").read_bytes():
+                found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
+def test_loader_processes_killed_under_a_training_are_replaced_and_change_no_bit(tmp_path, monkeypatch):
+    cases = prepared(tmp_path / "cache")
+    whole = trained(tmp_path / "whole", cases)
+    killed = []
+
+    def kill():
+        for pid in loader_processes():
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+
+    at_step(monkeypatch, 4, kill)
+    voice = Warned()
+    weights = trained(tmp_path / "fold", cases, progress=voice, workers=Workers(count=2, processes=True))
+    assert equal(weights, whole)
+    assert len(killed) == 2
+    assert len(voice.said) == 2
+    for pid in killed:
+        assert any(f"(pid {pid}) was killed by SIGKILL while it made sample" in text for text in voice.said)
+    assert loader_processes() == []
