@@ -81,6 +81,12 @@ def weights_path(work: Path, configuration: str, fold: int) -> Path:
     return work / "runs" / configuration / f"fold_{fold}" / "weights.safetensors"
 
 
+def weights_digest(work: Path, configuration: str, fold: int) -> str:
+    """Which network that is; empty when it was never entered."""
+    found = Manifest.open(work).digest(weights_path(work, configuration, fold).relative_to(work).as_posix())
+    return "" if found is None else found.sha256
+
+
 def fold_members(plan: Plan, names: Sequence[str], folds: Sequence[int], job: Job) -> dict[str, list[Member]]:
     """The networks of these folds, with those they build on."""
     device = device_named(job.device)
@@ -229,12 +235,8 @@ class _Asked:
     def __init__(self, dataset: Dataset, plan: Plan, teams: Sequence[Team], names: tuple[str, ...], fold: int, job: Job) -> None:
         self.dataset, self.plan, self.teams, self.names, self.fold, self.job = dataset, plan, teams, names, fold, job
         self.ensemble: Ensemble | None = None
-        digests = [self._digest(name) for name in names]
+        digests = [weights_digest(job.work, name, fold) for name in names]
         self.made_of = key(*names, *digests, *(f"{team.names} {team.weights}" for team in teams))
-
-    def _digest(self, name: str) -> str:
-        found = Manifest.open(self.job.work).digest(weights_path(self.job.work, name, self.fold).relative_to(self.job.work).as_posix())
-        return "" if found is None else found.sha256
 
     def _path(self, case_id: str) -> Path:
         return self.job.work / "scores" / "together" / f"{name_of(case_id)}.json"

@@ -1,32 +1,35 @@
 """Faster or better: steps, mirrors and folds tried on a few held-out cases, and what each costs and gains.
 
 The Dice is that of networks which had not seen the case: one fold a configuration. What more folds cost is timed; what they
-gain cannot be measured on cases that they were trained on, so a preset's Dice is that of one fold.
+gain cannot be measured on cases that they were trained on, so a preset's Dice is that of one fold. What is tried and chosen
+follows from counts of voxels and never from the clock, so that the same training makes the same model; the seconds are only told.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil, prod
 from time import perf_counter
 
 from autounet import machine, stop
 from autounet.data.dataset import Dataset
 from autounet.data.voxels import read_case, read_stored_label
 from autounet.inference.ensemble import Ensemble, Options, predict_case
-from autounet.inference.held_out import fold_members
+from autounet.inference.held_out import fold_members, grid_of
+from autounet.inference.load import device_named
 from autounet.inference.settings import label_values
 from autounet.job import Job
 from autounet.metrics.overlap import joint_counts
 from autounet.metrics.scores import nan_mean
 from autounet.store.selection import Chosen, Preset
+from autounet.store.strict import read_value, write_value
 from planners.errors import UserError
-from planners.plan import Plan
+from planners.plan import Configuration, Plan
 
 CASES = 3
 LONG_STEP = 0.75
 LOSS_BALANCED, LOSS_FAST = 0.003, 0.02  # Dice that may be lost against the plan's own way
-ALIKE = 1.1  # times within this are one time: a small image is one tile, whatever the step
-LEAST_SECONDS = 20.0
-SHARE = 0.02  # of the time that was trained
+SHARE = 0.02  # of the voxels that the training computed
+LEAST_VOXELS = {"cpu": 2**24, "cuda": 2**30}  # some ten seconds of a usual network
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,15 @@ class Tried:
     way: Way
     dice: float
     seconds: float  # a case, with one fold
+    voxels: float  # that a network computes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What was measured for these networks: whoever types the command again gets the same model."""
+
+    made_of: str
+    presets: tuple[Preset, ...]
 
 
 def ways_of(plan: Plan, names: Sequence[str]) -> tuple[Way, ...]:
@@ -55,30 +67,70 @@ def ways_of(plan: Plan, names: Sequence[str]) -> tuple[Way, ...]:
     return tuple(Way(step, mirror) for mirror in mirrors for step in steps)
 
 
-def measure_presets(
-    dataset: Dataset, plan: Plan, members: Sequence[Chosen], fold_of: Mapping[str, int], job: Job, trained_seconds: float
-) -> tuple[Preset, ...]:
-    """Within a small share of the training's time; without anything measured when one case alone would take more."""
-    names, folds = [m.configuration for m in members], members[0].folds
-    bench = _Bench(dataset, plan, members, job, max(LEAST_SECONDS, SHARE * trained_seconds))
-    cases = _spread(fold_of)
-    if not cases:
-        return ()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """Whose ways are measured, and on what."""
+
+    dataset: Dataset
+    plan: Plan
+    members: Sequence[Chosen]
+    fold_of: Mapping[str, int]
+    trained_voxels: float
+    made_of: str  # a digest of the networks
+
+    @property
+    def names(self) -> list[str]:
+        """Configurations that vote."""
+        return [m.configuration for m in self.members]
+
+    def voxels(self, case_id: str, way: Way, folds: int = 1) -> float:
+        """That the networks compute for a case: tiles overlap, mirrors repeat them."""
+        geometry = grid_of(self.dataset, self.dataset.case(case_id))
+        mm3 = prod(geometry.shape_zyx) * prod(geometry.spacing_zyx_mm)
+        return folds * sum(_voxels(self.plan.configuration(name), mm3, way) for name in self.names)
+
+
+def measure_presets(bench: Bench, job: Job) -> tuple[Preset, ...]:
+    """Within a small share of what the training computed; none when not even one case fits in it."""
+    path = job.work / "scores" / "presets.json"
+    try:
+        known = read_value(path, Measured) if path.exists() else None
+    except UserError:
+        known = None  # of another version
+    if known is not None and known.made_of == bench.made_of:
+        return known.presets
+    presets = _measured(bench, job)
+    write_value(path, Measured(made_of=bench.made_of, presets=presets))
+    return presets
+
+
+def _measured(bench: Bench, job: Job) -> tuple[Preset, ...]:
+    left = max(LEAST_VOXELS.get(device_named(job.device).type, LEAST_VOXELS["cpu"]), SHARE * bench.trained_voxels)
+    ways, rows, first = ways_of(bench.plan, bench.names), list[list[Tried]](), ""
+    cases = _spread(bench.fold_of)
     with job.progress.task("measure presets", total=len(cases), unit="case") as task:
         for case in cases:
             stop.check()
             task.step(doing=case, n=0)
-            if not bench.measure(case, fold_of[case]):
+            left -= sum(bench.voxels(case, way) for way in ways)
+            if left < 0:
                 break
-            task.step(n=1)
-    if not bench.rows:
+            try:
+                rows.append(_tried(bench, case, ways, job))
+                first = first or case
+            except UserError:
+                continue  # scoring has named it
+            finally:
+                task.step(n=1)
+    if not rows:
         return ()
-    dearer = bench.cost_of_folds(cases[0], fold_of[cases[0]], folds)
-    tried = [
-        Tried(way=way, dice=nan_mean([row[i][0] for row in bench.rows]), seconds=nan_mean([row[i][1] for row in bench.rows]))
-        for i, way in enumerate(ways_of(plan, names))
+    means = [
+        Tried(way=way, dice=nan_mean([r[i].dice for r in rows]), seconds=nan_mean([r[i].seconds for r in rows]), voxels=rows[0][i].voxels)
+        for i, way in enumerate(ways)
     ]
-    return presets_of(tried, len(folds), dearer, len(bench.rows))
+    folds = len(bench.members[0].folds)
+    affordable = left >= bench.voxels(first, ways[0], folds + 1)
+    return presets_of(means, folds, _cost_of_folds(bench, first, ways[0], job) if affordable else float(folds), len(rows))
 
 
 def presets_of(tried: Sequence[Tried], folds: int, dearer: float, cases: int) -> tuple[Preset, ...]:
@@ -87,8 +139,7 @@ def presets_of(tried: Sequence[Tried], folds: int, dearer: float, cases: int) ->
 
     def preset(name: str, loss: float, voting: int) -> Preset:
         good = [t for t in tried if not t.dice < own.dice - loss]  # nothing is known of a Dice that is no number
-        quick = [t for t in good if t.seconds <= ALIKE * min(g.seconds for g in good)]
-        chosen = max(quick, key=lambda t: t.dice) if loss else own
+        chosen = min(good, key=lambda t: t.voxels) if loss else own
         return Preset(
             name=name,  # type: ignore[arg-type]
             step_fraction=chosen.way.step_fraction,
@@ -102,67 +153,48 @@ def presets_of(tried: Sequence[Tried], folds: int, dearer: float, cases: int) ->
     return preset("fast", LOSS_FAST, 1), preset("balanced", LOSS_BALANCED, 0), preset("best", 0.0, 1 if folds == 1 else 0)
 
 
-class _Bench:
-    """Times and scores, until the budget is spent."""
-
-    def __init__(self, dataset: Dataset, plan: Plan, members: Sequence[Chosen], job: Job, budget_seconds: float) -> None:
-        self.dataset, self.plan, self.members, self.job = dataset, plan, members, job
-        self.names = [m.configuration for m in members]
-        self.left = budget_seconds
-        self.rows: list[list[tuple[float, float]]] = []  # a case: (Dice, seconds) of each way
-
-    def measure(self, case_id: str, fold: int) -> bool:
-        """One case in every way; False when there is no time left for it."""
-        ways = ways_of(self.plan, self.names)
-        ensemble = self._ensemble((fold,))
-        row: list[tuple[float, float]] = []
-        try:
-            for way in ways:
-                row.append(self._try(ensemble, case_id, way))
-                rest = sum(_cost(w) for w in ways[len(row) :]) / _cost(way) * row[-1][1]
-                if rest > self.left:
-                    return False
-        except UserError:
-            return True
-        self.rows.append(row)
-        return self.left > sum(seconds for _, seconds in row)
-
-    def cost_of_folds(self, case_id: str, fold: int, folds: Sequence[int]) -> float:
-        """The time of all folds over that of one, in the cheapest way; as many times as there are folds where it cannot be tried."""
-        way = ways_of(self.plan, self.names)[0]
-        if len(folds) == 1:
-            return 1.0
-        if self.left < len(folds) * self.rows[0][0][1]:
-            return float(len(folds))
-        try:
-            one = self._try(self._ensemble((fold,)), case_id, way)[1]
-            return max(1.0, self._try(self._ensemble(tuple(folds)), case_id, way)[1] / max(one, 1e-6))
-        except UserError:
-            return float(len(folds))
-
-    def _ensemble(self, folds: tuple[int, ...]) -> Ensemble:
-        return Ensemble(self.plan, fold_members(self.plan, self.names, folds, self.job), [replace(m, folds=folds) for m in self.members])
-
-    def _try(self, ensemble: Ensemble, case_id: str, way: Way) -> tuple[float, float]:
-        voxels = read_case(self.dataset, self.dataset.case(case_id), with_label=False)
-        options = Options(
-            step_fraction=way.step_fraction,
-            mirror=way.mirror,
-            threads=self.job.threads or machine.cores(),
-            max_ram_bytes=self.job.max_ram_bytes,
-        )
-        began = perf_counter()
-        label_zyx = predict_case(ensemble, voxels.image_czyx, voxels.geometry, options).label_zyx
-        seconds = perf_counter() - began
-        self.left -= seconds
-        labels = self.plan.labels
-        truth_zyx = read_stored_label(self.dataset, self.dataset.case(case_id))
-        joint = joint_counts(truth_zyx, label_values(label_zyx, labels), labels.ignore)
-        return nan_mean([joint.of(values).dice for _, values in labels.targets]), seconds
+def _tried(bench: Bench, case_id: str, ways: Sequence[Way], job: Job) -> list[Tried]:
+    """One case in every way, by the networks that had not seen it."""
+    ensemble = _ensemble(bench, (bench.fold_of[case_id],), job)
+    found = []
+    for way in ways:
+        dice, seconds = _try(bench, ensemble, case_id, way, job)
+        found.append(Tried(way=way, dice=dice, seconds=seconds, voxels=bench.voxels(case_id, way)))
+    return found
 
 
-def _cost(way: Way) -> float:
-    return (8.0 if way.mirror else 1.0) / way.step_fraction**3
+def _cost_of_folds(bench: Bench, case_id: str, way: Way, job: Job) -> float:
+    """The time of all folds over that of one."""
+    folds = tuple(bench.members[0].folds)
+    if len(folds) == 1:
+        return 1.0
+    one = _try(bench, _ensemble(bench, folds[:1], job), case_id, way, job)[1]
+    return max(1.0, _try(bench, _ensemble(bench, folds, job), case_id, way, job)[1] / max(one, 1e-6))
+
+
+def _ensemble(bench: Bench, folds: tuple[int, ...], job: Job) -> Ensemble:
+    return Ensemble(bench.plan, fold_members(bench.plan, bench.names, folds, job), [replace(m, folds=folds) for m in bench.members])
+
+
+def _try(bench: Bench, ensemble: Ensemble, case_id: str, way: Way, job: Job) -> tuple[float, float]:
+    """Dice and seconds."""
+    case, labels = bench.dataset.case(case_id), bench.plan.labels
+    voxels = read_case(bench.dataset, case, with_label=False)
+    options = Options(
+        step_fraction=way.step_fraction, mirror=way.mirror, threads=job.threads or machine.cores(), max_ram_bytes=job.max_ram_bytes
+    )
+    began = perf_counter()
+    label_zyx = predict_case(ensemble, voxels.image_czyx, voxels.geometry, options).label_zyx
+    seconds = perf_counter() - began
+    joint = joint_counts(read_stored_label(bench.dataset, case), label_values(label_zyx, labels), labels.ignore)
+    return nan_mean([joint.of(values).dice for _, values in labels.targets]), seconds
+
+
+def _voxels(configuration: Configuration, mm3: float, way: Way) -> float:
+    tile = prod(configuration.patch_zyx)
+    tiles = ceil(mm3 / prod(configuration.spacing_zyx_mm) / tile) / way.step_fraction**configuration.dimensions
+    flips = 2 ** len(configuration.inference.mirror_axes) if way.mirror else 1
+    return tile * tiles * flips
 
 
 def _spread(fold_of: Mapping[str, int]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from autounet.inference.held_out import (
     score_masks,
     tables_of_masks,
     trained_folds,
+    weights_digest,
     weights_path,
 )
 from autounet.inference.postprocess import post_process
-from autounet.inference.presets import measure_presets
+from autounet.inference.presets import Bench, measure_presets
 from autounet.job import Job
 from autounet.metrics.choice import Team, choose, ensembles_worth_trying, fold_scores, mean_interval, or_zero, per_case, target_scores
 from autounet.metrics.expectation import fit_expectation
@@ -30,8 +32,8 @@ from autounet.metrics.repairs import CaseTables, choose_repairs, divided
 from autounet.metrics.score_files import write_scores
 from autounet.metrics.scores import Scores
 from autounet.metrics.temperature import fit_temperature
+from autounet.store.cache import key
 from autounet.store.files import remove_tree
-from autounet.store.manifest import Manifest
 from autounet.store.selection import PostStep, Selection
 from autounet.store.strict import read_json, read_value, write_value
 from autounet.training.validation import mask_path
@@ -71,8 +73,7 @@ def select(dataset: Dataset, plan: Plan, job: Job) -> Selection:
     heard = _hear(dataset, trained, chosen, together, job)
     selection, scores = _repaired(dataset, plan, selection, scored[chosen], heard, job)
     selection = _sure(plan, selection, scores, heard)
-    presets = measure_presets(dataset, plan, selection.members, heard.fold_of, job, _trained_seconds(job.work, folds))
-    selection = replace(selection, presets=presets)
+    selection = replace(selection, presets=measure_presets(_bench(dataset, plan, selection, heard, folds, job), job))
     _write(selection, {**scored, chosen: scores}, chosen, job)
     return selection
 
@@ -125,12 +126,11 @@ def _hear(dataset: Dataset, trained: Mapping[str, Trained], chosen: Team, togeth
             expected={case: team.expected for case, team in teams.items()},
             samples={case: opinion.sample(chosen.names, chosen.shares) for case, opinion in asked.items()},
         )
-    manifest = Manifest.open(job.work)
     opinions: dict[str, Opinion] = {}
+    digests = {fold: weights_digest(job.work, first.configuration, fold) for fold in first.folds}
     for case, path in first.masks.items():
-        spoke = manifest.digest(weights_path(job.work, first.configuration, first.fold_of[case]).relative_to(job.work).as_posix())
         found = _opinion(opinion_path(path))
-        if found is not None and spoke is not None and found.weights == spoke.sha256:
+        if found is not None and found.weights == digests[first.fold_of[case]]:
             opinions[case] = found
     return Heard(
         masks=first.masks,
@@ -191,15 +191,20 @@ def _sure(plan: Plan, selection: Selection, scores: Scores, heard: Heard) -> Sel
     return replace(selection, temperature=fitted.temperature, calibration=fitted.calibration, expectation=expectation)
 
 
-def _trained_seconds(work: Path, folds: Mapping[str, Sequence[int]]) -> float:
-    """All folds together."""
+def _bench(dataset: Dataset, plan: Plan, selection: Selection, heard: Heard, folds: Mapping[str, Sequence[int]], job: Job) -> Bench:
+    """With what the training computed, in voxels: a step is worth three predictions."""
     total = 0.0
     for name, numbers in folds.items():
+        one = plan.configuration(name)
         for fold in numbers:
-            record = read_json(weights_path(work, name, fold).with_name("run.json"))
-            seconds = record.get("seconds") if isinstance(record, dict) else None
-            total += float(seconds) if isinstance(seconds, int | float) else 0.0
-    return total
+            record = read_json(weights_path(job.work, name, fold).with_name("run.json"))
+            steps = record.get("iterations") if isinstance(record, dict) else None
+            total += 3.0 * one.batch_size * prod(one.patch_zyx) * (steps if isinstance(steps, int) else 0)
+    chosen = [
+        (m.configuration, m.weight, fold, weights_digest(job.work, m.configuration, fold)) for m in selection.members for fold in m.folds
+    ]
+    made_of = key(*(f"{part}" for part in chosen))
+    return Bench(dataset=dataset, plan=plan, members=selection.members, fold_of=heard.fold_of, trained_voxels=total, made_of=made_of)
 
 
 def _write(selection: Selection, scored: Mapping[Team, Scores], chosen: Team, job: Job) -> None:
