@@ -88,9 +88,14 @@ def decide(fingerprint: Fingerprint, job: Job, wishes: Wishes) -> Plan:
     from autounet.stages import plan as stage
     from planners.hardware import Budget
 
+    if job.device not in ("auto", "cpu"):
+        hardware(job.device)  # one that is not there is said before hours of work
     path = job.work / "plan.json"
     if path.exists() and not (wishes.replan or wishes.probe):
-        return stage.read_plan(path)
+        kept = stage.read_plan(path)
+        if unheeded := _unheeded(wishes, kept):
+            job.progress.warn(f"{path} is there and is followed, so {unheeded} changes nothing; to plan anew, add --replan")
+        return kept
     seconds = wishes.seconds
     if seconds is not None and wishes.folds:  # the budget is for all folds; these share what is there for some
         seconds *= FOLDS / len(wishes.folds)
@@ -106,6 +111,16 @@ def decide(fingerprint: Fingerprint, job: Job, wishes: Wishes) -> Plan:
 
     device = job.device if job.device.startswith("cuda") else "cuda"
     return stage.plan(fingerprint, machine, budget, wishes.planner, job, lambda plan, one: measured_bytes(plan, one, device))
+
+
+def _unheeded(wishes: Wishes, plan: Plan) -> str:
+    """The flags of planning that a plan which is there does not hear of."""
+    flags = {
+        f"--planner {wishes.planner}": wishes.planner not in ("default", plan.planner),
+        "--gpu-memory": wishes.gpu_memory_bytes is not None,
+        f"--target {wishes.target}": wishes.target is not None,
+    }
+    return " and ".join(flag for flag, given in flags.items() if given)
 
 
 def prepare(data: Dataset, plan: Plan, job: Job, wishes: Wishes) -> tuple[str, ...]:

@@ -94,7 +94,7 @@ def _network(one: Configuration, dimensions: int) -> list[str]:
 
 def _change(plan: Plan) -> list[str]:
     return [
-        *_entry("To change", "--gpu-memory 8GB, --time 4h, --target cpu or --planner nnunet plans anew;"),
+        *_entry("To change", "--replan with --gpu-memory 8GB, --time 4h, --target cpu or --planner nnunet;"),
         *_entry("", "plan.json can be edited, and is checked when it is read;"),
         *_entry("", f"--explain {plan.train[0]} shows the network and every number."),
     ]

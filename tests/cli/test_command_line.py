@@ -312,3 +312,36 @@ def test_every_event_of_a_command_lies_in_the_work_folder(call: Call, dataset: P
 
 def test_the_module_and_the_script_are_the_same(shell: Shell) -> None:
     assert shell("--version").stdout == f"autounet {autounet.__version__}\n"
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> Path:
+    """A dataset with a plan."""
+    data = tmp_path / "organs"
+    assert main(["demo", "--cases", "5", "--size", "24", "--folder", str(data), "--data-only", "--quiet"]) == 0
+    assert main(["plan", str(data), "--quiet"]) == 0
+    return data
+
+
+@pytest.mark.parametrize("words", [["--planner", "nnunet"], ["--target", "cuda"], ["--gpu-memory", "8GB"]], ids=" ".join)
+def test_a_wish_that_the_plan_which_is_there_does_not_hear_of_is_said(call: Call, planned: Path, words: list[str]) -> None:
+    plan = planned.with_name("organs.autounet") / "plan.json"
+    before = plan.read_bytes()
+    said = call("plan", planned, *words)
+    assert said.code == 0
+    assert f"{plan} is there and is followed, so {words[0]}" in said.err
+    assert "--replan" in said.err
+    assert plan.read_bytes() == before
+    assert "is there and is followed" not in call("plan", planned, *words, "--replan").err
+    assert "is there and is followed" not in call("plan", planned).err
+
+
+def test_a_device_that_is_not_there_is_said_once_and_before_any_work(call: Call, planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    said = call("run", planned, "--device", "cuda", "--iterations", "1")
+    assert (said.code, said.last) == (
+        4,
+        "error: this machine has no usable cuda device. Use --device cpu, or type `autounet doctor` to see why.",
+    )
+    assert "prepare" not in said.err
+    assert not (planned.with_name("organs.autounet") / "runs").exists()
