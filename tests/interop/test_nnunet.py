@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import ndimage
 
+from autounet.inference.tiles import gaussian
 from autounet.interop.nnunet_export import dataset_of, export_nnunet, plans_of
 from autounet.interop.nnunet_import import convert, import_nnunet
 from autounet.interop.nnunet_plans import labels_of
@@ -176,3 +178,18 @@ def test_two_trainings_of_one_configuration_are_a_question(exported, tmp_path):
     with pytest.raises(UserError, match="nnUNetPlans__3d_fullres and nnUNetTrainer__nnUNetResEncUNetMPlans__3d_fullres"):
         import_nnunet(folder.parent, tmp_path / "x.aunet")
     assert import_nnunet(other, tmp_path / "x.aunet").folds == {"3d_fullres": (0, 1)}
+
+
+@pytest.mark.parametrize("edge", [5, 8, 13, 20, 64])
+def test_an_imported_model_weighs_its_tiles_as_nnunet_computes_it(edge):
+    voxel = np.zeros(edge)
+    voxel[edge // 2] = 1
+    curve = ndimage.gaussian_filter(voxel, edge / 8, mode="constant")  # the reference's own words, one axis of them
+    assert_allclose(gaussian(edge, 0.125, "nnunet"), curve / curve.max(), atol=1e-6)
+    assert (edge % 2 == 1) == np.allclose(gaussian(edge, 0.125, "nnunet"), gaussian(edge, 0.125))
+
+
+def test_plans_of_the_reference_s_planner_and_imported_ones_are_tiled_so(exported, tmp_path):
+    _, folder = exported
+    assert import_nnunet(folder, tmp_path / "x.aunet").plan.configurations[0].inference.peak == "nnunet"
+    assert configuration((8, 8, 8)).inference.peak == "middle"
