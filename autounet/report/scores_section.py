@@ -45,6 +45,7 @@ def scores_section(material: Material) -> Section | None:
 def _classes(selection: Selection, scores: Any) -> Table:
     """With what makes a low Dice understandable: whether the class is missed or overdrawn."""
     more = [("sensitivity", "Sensitivity", 3), ("precision", "Precision", 3), ("volume_error_ml", "Volume error ml", 2)]
+    more += [("nsd", "NSD", 3), ("hd95_mm", "HD95 mm", 2)]
     means = (scores or {}).get("mean", {})
     more = [entry for entry in more if any(mean.get(entry[0]) is not None for mean in means.values())]
     rows = []

@@ -95,6 +95,15 @@ def test_everything_that_was_chosen_is_said_with_how_sure_it_is(work):
         assert said in speed, said
 
 
+def test_a_class_has_those_metrics_beside_its_dice_that_were_scored(work):
+    path = work / "scores" / "3d_fullres" / "scores.json"
+    scores = json.loads(path.read_text())
+    path.write_text(json.dumps(scores | {"mean": {EVIL: {"sensitivity": 0.25, "precision": None, "nsd": 0.875, "hd95_mm": 3.456}}}))
+    head, row = re.findall(r"<tr>(.*?)</tr>", page(work), re.DOTALL)[:2]
+    assert re.findall(r">([^<>]+)</button>", head) == ["Class", "Cases", "Dice", "from", "to", "Sensitivity", "NSD", "HD95 mm"]
+    assert re.findall(r'"num">([^<]*)<', row)[-3:] == ["0.250", "0.875", "3.46"]
+
+
 def test_nothing_that_comes_from_data_becomes_markup(work):
     text = page(work)
     assert EVIL not in text
