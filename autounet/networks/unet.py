@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from torch import Tensor, cat, nn
 from torch.utils.checkpoint import checkpoint
 
-from autounet.networks.blocks import CONVOLUTION, UP_CONVOLUTION, ConvNormAct, ResidualBlock, convolved
+from autounet.networks.blocks import CONVOLUTION, UP_CONVOLUTION, ConvNormAct, ResidualBlock, convolved, enlarged
 from planners.plan import Architecture
 
 
@@ -56,7 +56,7 @@ class Decoder(nn.Module):
         maps, logits = kept[-1], []
         every = self.training and self.deep_supervision
         for index, (up, level, head) in enumerate(zip(self.up, self.levels, self.heads, strict=True)):
-            maps = cat((convolved(up, maps), kept[-2 - index]), 1)
+            maps = cat((enlarged(up, maps), kept[-2 - index]), 1)
             maps = recomputed(level, maps) if self.training and index >= self.checkpointed_from else level(maps)
             if every or index == len(self.levels) - 1:
                 logits.append(convolved(head, maps))

@@ -71,7 +71,11 @@ class Learner:
             self.synchronise(self.network)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimiser)
-        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip_norm))
+        parameters = [p for p in self.network.parameters() if p.grad is not None]
+        measured = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = float(measured)
+        if not norm <= self.schedule.clip_norm:  # else a pass over all gradients multiplies them by one
+            nn.utils.clip_grads_with_norm_(parameters, self.schedule.clip_norm, measured)
         if self.scaler is not None:
             before = self.scaler.get_scale()
             self.scaler.step(self.optimiser)
