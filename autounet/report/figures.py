@@ -92,11 +92,13 @@ def curves(lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], *, across
 def round_ticks(values: Sequence[float], about: int = 5) -> list[float]:
     """Some evenly spaced round numbers around all values."""
     low, high = min(values), max(values)
-    span = (high - low) or abs(high) or 1.0
+    size = max(abs(low), abs(high))
+    span = high - low if high - low > 1e-6 * size else size or 1.0  # what differs by rounding is one number
     unit = 10 ** floor(log10(span / about))
     step = next(unit * k for k in (1, 2, 2.5, 5, 10) if span / (unit * k) <= about)
     first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
-    return [round(k * step, 12) for k in range(first, max(last, first + 1) + 1)]
+    digits = 12 - floor(log10(step))
+    return [round(k * step, digits) for k in range(first, max(last, first + 1) + 1)]
 
 
 def _open(width: int, height: float, title: str) -> str:

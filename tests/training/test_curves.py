@@ -80,3 +80,11 @@ def test_curves_that_cannot_be_written_cost_a_word_and_no_training(tmp_path):
     trained = train_fold(fold(tmp_path), job(tmp_path).__class__(work=tmp_path, progress=progress, threads=1, device="cpu"))
     assert trained.state.step == 12
     assert any("curves were not drawn" in text for text in progress.warnings)
+
+
+def test_a_line_that_is_level_but_for_rounding_is_drawn():
+    for values in ((0.005, 0.0050000000001), (1e-13, 1e-13), (0.0, 0.0), (-1e-9, 2e-9)):
+        text = picture([("rate", [("rate", [(1.0, values[0]), (2.0, values[1])])])], "level")
+        assert "nan" not in text
+        (line,) = ElementTree.fromstring(text).iter(f"{SVG}polyline")
+        assert len(line.attrib["points"].split()) == 2
