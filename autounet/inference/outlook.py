@@ -20,6 +20,7 @@ from planners.plan import Configuration
 
 RUNTIME_BYTES = 450_000_000  # torch with its kernels at work, nothing loaded
 CPU_RATE, DEVICE_RATE = 1.5e10, 5e12  # operations a second: of one core, of an accelerator, until the first case is seen
+DECODED = 2  # a picture in its reader, and as voxels
 MASKS = 3  # a mask, what is read back of it, and their comparison
 
 
@@ -59,11 +60,11 @@ class Pace:
 def outlook(ensemble: Ensemble, geometry: Geometry, options: Options, *, voxel_bytes: int, base_bytes: int, limit_bytes: int) -> Outlook:
     """The plan of one case; a UserError with the numbers when it cannot fit."""
     stored = prod(geometry.shape_zyx)
-    base = max(base_bytes, RUNTIME_BYTES) + voxel_bytes
-    base += 3 * stored if any(channel.mask_outside for channel in ensemble.plan.channels) else 0
     maps = (ensemble.plan.labels.heads if options.probabilities else 0) + 2 * options.uncertainty
+    idle = max(base_bytes, RUNTIME_BYTES)
+    base = idle + voxel_bytes + (3 * stored if any(channel.mask_outside for channel in ensemble.plan.channels) else 0)
     passes = list(_passes(ensemble, geometry, options))
-    needed = base + MASKS * stored + 4 * maps * stored
+    needed = max(idle + DECODED * voxel_bytes, idle + (MASKS + 4 * maps) * stored)  # read, and written when its voxels are gone
     for sizes in passes:
         if device_of(ensemble.members[sizes[0].configuration.name][0]).type == "cpu":
             chosen = fitted(sizes, geometry.shape_zyx, maps, base_bytes=base, limit_bytes=limit_bytes)
