@@ -8,8 +8,11 @@ from math import fsum, isnan, nan
 from typing import Any
 
 from autounet.metrics.overlap import Counts
+from autounet.metrics.statistics import Interval, bootstrap_mean
 
 SCORES_SCHEMA = 1
+
+SHOWN = (("nsd", "NSD"), ("hd95_mm", "HD95 mm"), ("lesion_f1", "lesion F1"))  # beside the Dice, where they were measured
 
 DEFINITIONS = {
     "dice": "dice-v1",
@@ -103,8 +106,21 @@ class Scores:
     def lines(self) -> tuple[str, ...]:
         """For the terminal: the mean Dice of each target, and what could not be scored."""
         head = f"{len(self.scored)} cases scored, mean Dice {self.mean_over_targets():.4f}."
-        rows = [f"  {name}: Dice {self.mean(name):.4f} over {_defined(self.values(name))} cases" for name, _ in self.targets]
+        rows = [self._line(name) for name, _ in self.targets]
         return head, *rows, *(f"{c.case}: {c.problem}" for c in self.problems)
+
+    def interval(self, target: str, metric: str = "dice") -> Interval:
+        """The mean with its 95 % interval over patients (bootstrap-v1); NaN at both ends with fewer than two."""
+        kept = [(v, c.group or c.case) for v, c in zip(self.values(target, metric), self.scored, strict=True) if not isnan(v)]
+        return bootstrap_mean([v for v, _ in kept], [patient for _, patient in kept])
+
+    def _line(self, name: str) -> str:
+        found = self.interval(name)
+        sure = "" if isnan(found.low) else f" ({found.low:.4f} to {found.high:.4f})"
+        more = [(title, self.mean(name, metric)) for metric, title in SHOWN]
+        beside = "".join(f", {title} {value:.3g}" for title, value in more if not isnan(value))
+        count = _defined(self.values(name))
+        return f"  {name}: Dice {found.mean:.4f}{sure} over {count} case{'s' if count != 1 else ''}{beside}"
 
     def plain(self) -> dict[str, Any]:
         """For `--json`."""
@@ -150,9 +166,14 @@ def as_plain(scores: Scores) -> dict[str, Any]:
         "targets": {name: list(values) for name, values in scores.targets},
         "definitions": dict(scores.metrics()),
         "mean": {name: {m: _plain(scores.mean(name, m)) for m, _ in scores.metrics()} for name, _ in scores.targets},
+        "interval": {name: {m: _ends(scores.interval(name, m)) for m in ("dice", *(m for m, _ in SHOWN))} for name, _ in scores.targets},
         "mean_over_targets": {m: _plain(scores.mean_over_targets(m)) for m, _ in scores.metrics()},
         "cases": [_plain_case(case) for case in scores.cases],
     }
+
+
+def _ends(found: Interval) -> list[float] | None:
+    return None if isnan(found.low) else [found.low, found.high]
 
 
 def _plain_case(case: CaseScores) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose
 
 from autounet.metrics.overlap import joint_counts
 from autounet.metrics.scores import CaseScores, Scores, TargetScores, as_csv, as_plain, as_reference_summary
+from autounet.metrics.statistics import bootstrap_mean
 from planners.errors import UserError
 
 
@@ -94,3 +95,12 @@ def test_the_long_table_says_by_which_definition_each_number_was_made():
     assert "y,y,b,dice,dice-v1,," in lines
     assert lines[-1] == 'z,,,,,,"there is truth, but no prediction"'
     assert as_plain(scores())["cases"][1]["metrics"]["b"]["dice"] is None
+
+
+def test_a_mean_has_its_interval_over_patients_in_the_file_and_in_the_line():
+    found = scores()
+    interval = bootstrap_mean([2 / 3, 1.0], ["x", "y"])
+    assert as_plain(found)["interval"]["a"]["dice"] == [interval.low, interval.high]
+    assert as_plain(found)["interval"]["b"] == {"dice": None, "nsd": None, "hd95_mm": None, "lesion_f1": None}  # one case tells nothing
+    assert found.lines()[1] == f"  a: Dice 0.8333 ({interval.low:.4f} to {interval.high:.4f}) over 2 cases"
+    assert found.lines()[2] == "  b: Dice 1.0000 over 1 case"
