@@ -1,3 +1,4 @@
+import html
 import json
 import re
 from dataclasses import replace
@@ -9,7 +10,7 @@ import pytest
 from autounet.job import Job
 from autounet.progress import Progress
 from autounet.report.figures import curves, intervals, round_ticks, strips
-from autounet.report.page import Page, Section, Table, render
+from autounet.report.page import Page, Section, Table, Viewer, render
 from autounet.stages.report import report
 from autounet.store.selection import (
     Calibration,
@@ -108,6 +109,14 @@ def test_nothing_that_comes_from_data_becomes_markup(work):
     text = page(work)
     assert EVIL not in text
     assert "&lt;script&gt;alert" in text
+
+
+def test_names_of_classes_and_cases_reach_the_viewer_as_data():
+    viewer = Viewer(cases=(f"{EVIL}: Dice 0.5",), targets=(EVIL, "quote \"' & <b>"))
+    text = render(Page(title=EVIL, lead=(), tiles=(), sections=(Section(id="s", title="S", viewer=viewer),)))
+    assert EVIL not in text
+    stored = re.search(r'data-targets="([^"]*)"', text)[1]
+    assert json.loads(html.unescape(stored)) == list(viewer.targets)
 
 
 def test_the_page_asks_the_network_for_nothing_and_names_no_path(work):

@@ -188,6 +188,12 @@ def test_a_click_on_a_head_sorts_the_table_and_another_one_turns_it_around(work,
         assert found[0] == sorted(found[0])
         assert found[1] == found[0][::-1]
         assert len(set(found[0])) > 2
+        browser.value(
+            "['1,200', '90', '', '11'].forEach((t, n) => document.querySelector('table').tBodies[0].rows[n].cells[2].textContent = t)"
+        )
+        browser.value("document.querySelectorAll('table th button')[2].click()")
+        texts = "[...document.querySelector('table').tBodies[0].rows].map((r) => r.cells[2].textContent)"
+        assert browser.value(texts)[-4:] == ["", "11", "90", "1,200"]
 
 
 def contrast(one, other):

@@ -6,7 +6,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
     const number = head.classList.contains("num");
     const value = (row) => {
-      const text = row.cells[column].textContent.trim();
+      const cell = row.cells[column].textContent.trim();
+      const text = number ? cell.replaceAll(",", "") : cell;
       return number ? (text === "" || isNaN(parseFloat(text)) ? -Infinity : parseFloat(text)) : text;
     };
     const rows = [...table.tBodies[0].rows].sort((a, b) => {
