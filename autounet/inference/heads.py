@@ -22,7 +22,9 @@ class LateHead:
     bias: Tensor  # (k)
 
     def logits(self, maps: Tensor) -> Tensor:
-        """(maps, ...) to (k, ...)."""
+        """(maps, ...) to (k, ...), where the maps lie: the accumulator of a full device is the host's."""
+        if maps.device != self.weight.device:
+            return LateHead(self.weight.to(maps.device), self.bias.to(maps.device)).logits(maps)
         return torch.addmm(self.bias[:, None], self.weight, maps.flatten(1)).unflatten(1, maps.shape[1:])  # type: ignore[no-any-return]
 
 
