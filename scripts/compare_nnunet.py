@@ -25,6 +25,17 @@ sys.path.insert(0, str(ROOT))
 
 HEAD = "| model | folds | mirrored | cases | voxels of foreground | different | Dice, all classes | least Dice of a class |"
 
+REFERENCE = """
+import json, sys, torch
+from pathlib import Path
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+for model, out, folds, mirror, previous in json.loads(sys.argv[2]):
+    predictor = nnUNetPredictor(use_mirroring=mirror, device=torch.device("cpu"), allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(model, folds, "checkpoint_final.pth")
+    Path(out).mkdir(parents=True)
+    predictor.predict_from_files_sequential(sys.argv[1], out, folder_with_segs_from_prev_stage=previous)
+"""
+
 
 @dataclass(frozen=True)
 class Way:
@@ -57,12 +68,14 @@ def rows(model: Path, images: Path, python: Path, scratch: Path):
     """A row of the table for each way, and its least Dice."""
     title, ours_is, theirs_is = both_kinds(model, scratch)
     folds = tuple(sorted(p.name.removeprefix("fold_") for p in theirs_is.glob("fold_*") if (p / "checkpoint_final.pth").exists()))
-    for way in (Way(f, m) for f in dict.fromkeys((folds[:1], folds)) for m in (True, False)):
-        name = f"{len(way.folds)}_{way.mirror}"
-        theirs = by_reference(theirs_is, images, scratch / "theirs" / name, python, way)
-        ours = by_us(ours_is, images, scratch / "ours" / name, way)
+    ways = [Way(f, m) for f in dict.fromkeys((folds[:1], folds)) for m in (True, False)]
+    all_theirs = by_reference(theirs_is, images, scratch, python, ways)
+    for way, theirs in zip(ways, all_theirs, strict=True):
+        ours = by_us(ours_is, images, scratch / "ours" / theirs.name, way)
         counts = compared(theirs, ours)
         both, one, other = (sum(c[i] for c in counts.values()) for i in range(3))
+        if not counts:
+            raise SystemExit(f"{title} finds nothing, so nothing can be compared")
         least = min(2 * b / (a + c) for b, a, c in counts.values())
         cells = (
             title, len(way.folds), "yes" if way.mirror else "no", len(list(theirs.glob("*.*"))), f"{one:,}",
@@ -86,30 +99,34 @@ def both_kinds(model: Path, scratch: Path) -> tuple[str, Path, Path]:
     return title, model, export_nnunet(opened, scratch / "given_out")[-1]
 
 
-def by_reference(model: Path, images: Path, out: Path, python: Path, way: Way) -> Path:
-    """Its own command; the first stage of a cascade before the second."""
+def by_reference(model: Path, images: Path, scratch: Path, python: Path, ways: list[Way]) -> list[Path]:
+    """Its own predictor, all ways in one process; the first stage of a cascade before the second."""
     plans = json.loads((model / "plans.json").read_text())
     trainer, which, configuration = model.name.split("__")
     previous = plans["configurations"][configuration].get("previous_stage")
-    more = []
-    if previous:
-        first = by_reference(model.with_name(f"{trainer}__{which}__{previous}"), images, out.with_name(out.name + "_first"), python, way)
-        more = ["-prev_stage_predictions", str(first)]
-    command = [
-        str(python.with_name("nnUNetv2_predict_from_modelfolder")), "-i", str(images), "-o", str(out), "-m", str(model), "-f", *way.folds,
-        "-device", "cpu", "-npp", "1", "-nps", "1", "--disable_progress_bar", *([] if way.mirror else ["--disable_tta"]), *more,
-    ]  # fmt: skip
-    places = {f"nnUNet_{name}": str(out) for name in ("raw", "preprocessed", "results")}
-    done = subprocess.run(command, env=os.environ | places, capture_output=True, text=True, check=False)
+    jobs, outs = [], []
+    for way in ways:
+        out = scratch / "theirs" / f"{len(way.folds)}_{way.mirror}"
+        first = scratch / "first" / out.name
+        folds = [f if f == "all" else int(f) for f in way.folds]
+        if previous:
+            jobs.append([str(model.with_name(f"{trainer}__{which}__{previous}")), str(first), folds, way.mirror, None])
+        jobs.append([str(model), str(out), folds, way.mirror, str(first) if previous else None])
+        outs.append(out)
+    places = {f"nnUNet_{name}": str(scratch) for name in ("raw", "preprocessed", "results")}
+    done = subprocess.run(
+        [str(python), "-c", REFERENCE, str(images), json.dumps(jobs)], env=os.environ | places, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
-    for left in out.glob("*.json"):
-        left.unlink()
-    return out
+    for out in outs:
+        for left in out.glob("*.json"):
+            left.unlink()
+    return outs
 
 
 def by_us(model: Path, images: Path, out: Path, way: Way) -> Path:
-    """As `autounet predict` does, without repairs of the mask, which nnU-Net does not know."""
+    """As `autounet predict` does, in float32 and without repairs of the mask, as nnU-Net on a processor."""
     from autounet.model import Wish, load
 
     loaded = load(model, device="cpu")
@@ -118,7 +135,10 @@ def by_us(model: Path, images: Path, out: Path, way: Way) -> Path:
     for path in sorted(images.iterdir()):
         cases.setdefault(path.name.rsplit("_", 1)[0], []).append(path)
     for case, files in cases.items():
-        mask = loaded.predict(files if len(files) > 1 else files[0], wish=Wish(mirror=way.mirror, folds=len(way.folds), post_process=False))
+        mask = loaded.predict(
+            files if len(files) > 1 else files[0],
+            wish=Wish(mirror=way.mirror, folds=len(way.folds), post_process=False, precision="float32"),
+        )
         mask.save(out / f"{case}{''.join(files[0].suffixes[-2:]) if files[0].suffix == '.gz' else files[0].suffix}")
     return out
 
