@@ -1,6 +1,6 @@
 """The pieces every network is made of: convolution, instance norm and LeakyReLU as one block."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -143,11 +143,17 @@ class ConvNormAct(nn.Module):
         self.conv = CONVOLUTION[len(kernel)](channels_in, channels_out, tuple(kernel), tuple(stride), padding, bias=bias)  # type: ignore[arg-type]
         self.norm = InstanceNorm(channels_out)
         self.activate = activate
+        self.finish: Callable[[Tensor, InstanceNorm, bool], Tensor] = finished
 
     def forward(self, maps: Tensor) -> Tensor:
         """(b, c, ...) to (b, channels_out, ... / stride)."""
-        maps = self.norm(convolved(self.conv, maps))
-        return functional.leaky_relu_(maps, SLOPE) if self.activate else maps
+        return self.finish(convolved(self.conv, maps), self.norm, self.activate)
+
+
+def finished(maps: Tensor, norm: InstanceNorm, activate: bool) -> Tensor:
+    """What follows a convolution: one pass over the maps, where a compiler makes one of it."""
+    maps = norm(maps)
+    return functional.leaky_relu_(maps, SLOPE) if activate else maps
 
 
 class ResidualBlock(nn.Module):

@@ -1,17 +1,21 @@
 """Where and how a network runs: device, precision, memory layout; and whether the fast way agrees with the plain one."""
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
 from autounet.machine import hardware
+from autounet.networks.blocks import ConvNormAct, InstanceNorm, finished
 from planners.hardware import Precision
 
 TYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LONG_STEPS = 20_000  # a compiler's minutes are then a hundredth of the training
 AGREEMENT = 0.95  # least correlation of the gradients of the fast way with those of the plain one
 
 
@@ -22,6 +26,7 @@ class Execution:
     device: torch.device
     precision: Precision = "float32"
     channels_last: bool = False
+    compiled: bool = False  # norm and activation as one pass, made by torch's compiler
 
     def placed(self, network: nn.Module) -> nn.Module:
         """The network on the device in the layout."""
@@ -31,6 +36,11 @@ class Execution:
                 weight = getattr(module, "weight", None)
                 if isinstance(weight, nn.Parameter) and weight.ndim in (4, 5):
                     weight.data = weight.data.contiguous(memory_format=_layout(weight.ndim))
+        if self.compiled:
+            one_pass = Compiled(torch.compile(finished, dynamic=True))
+            for module in network.modules():
+                if isinstance(module, ConvNormAct):
+                    module.finish = one_pass
         return network
 
     def image(self, image: Tensor) -> Tensor:
@@ -48,23 +58,46 @@ class Execution:
             yield
 
     def __str__(self) -> str:
-        return f"{self.device}, {self.precision}, {'channels last' if self.channels_last else 'contiguous'}"
+        layout = "channels last" if self.channels_last else "contiguous"
+        return f"{self.device}, {self.precision}, {layout}{', compiled' if self.compiled else ''}"
 
 
-def execution(device: str, wanted: Precision) -> Execution:
+class Compiled:
+    """A pass that the compiler makes when it is first called; should it fail at some shape, the plain one from then on."""
+
+    def __init__(self, fast: Callable[[Tensor, InstanceNorm, bool], Tensor]) -> None:
+        self.fast, self.broken = fast, ""
+
+    def __call__(self, maps: Tensor, norm: InstanceNorm, activate: bool) -> Tensor:
+        """As `finished`."""
+        from torch._dynamo.exc import TorchDynamoException
+
+        if self.broken:
+            return finished(maps, norm, activate)
+        try:
+            return self.fast(maps, norm, activate)
+        except TorchDynamoException as error:
+            self.broken = str(error) or type(error).__name__
+            warnings.warn("torch's compiler failed; norm and activation stay two passes", stacklevel=2)
+            return finished(maps, norm, activate)
+
+
+def execution(device: str, wanted: Precision, steps: float = 0) -> Execution:
     """The fastest way that was measured for such a device, at the precision the plan asks for if the device has it.
 
-    bfloat16 takes 0.4 of the time of float32 on AVX-512 cores, and channels-last a seventh off that.
+    bfloat16 takes 0.4 of the time of float32 on AVX-512 cores, and channels-last a seventh off that. A training of many
+    `steps` on CUDA has its norms compiled, where there is what the compiler needs; a short one would be over first.
     """
     where = _device(device)
     precisions = hardware(device).precisions
     precision: Precision = wanted if wanted in precisions else "bfloat16" if "bfloat16" in precisions and wanted == "float16" else "float32"
-    return Execution(device=where, precision=precision, channels_last=where.type in ("cuda", "cpu"))
+    compiled = where.type == "cuda" and steps >= LONG_STEPS and find_spec("triton") is not None
+    return Execution(device=where, precision=precision, channels_last=where.type in ("cuda", "cpu"), compiled=compiled)
 
 
 def plain(fast: Execution) -> Execution:
     """The way that every device is sure to get right."""
-    return replace(fast, precision="float32", channels_last=False)
+    return replace(fast, precision="float32", channels_last=False, compiled=False)
 
 
 def agreement(first: list[Tensor], second: list[Tensor]) -> float:

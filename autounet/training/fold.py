@@ -20,6 +20,7 @@ from autounet.progress import Progress, Voice
 from autounet.rng import generator
 from autounet.store.checkpoints import Checkpoints
 from autounet.store.files import make_folder
+from autounet.training.agreement import trusted
 from autounet.training.allocation import keep_freed_memory
 from autounet.training.curves import write_curves
 from autounet.training.distributed import Rank, agreed, mean_gradients, positions, summed
@@ -72,7 +73,9 @@ def train_fold(fold: Fold, job: Job, rank: Rank = ALONE) -> Trained:
         )
     threads = max(1, (job.threads or machine.cores()) // rank.count)
     torch.set_num_threads(threads)
-    how = execution(job.device, fold.recipe.configuration.schedule.precision)
+    schedule = fold.recipe.configuration.schedule
+    wished = execution(job.device, schedule.precision, schedule.iterations if schedule.seconds is None else 0)
+    how = trusted(wished, fold.recipe.configuration.dimensions, job.progress.note)
     if how.device.type == "cpu":
         keep_freed_memory()
     recipe = fold.recipe
