@@ -60,14 +60,13 @@ def _table(empty: ClassTable, label_zyx: NDArray[Any], number: int, truth: Truth
     for size in np.unique(sizes[rest])[::-1]:
         same = rest & (sizes == size)
         parts.append(Part(voxels=int(size), scored=int(counted[same].sum()), inside=tuple(int(h[same].sum()) for h in hits)))
+    enclosed = _filled(holes(own, flat) & nothing, scored, inside)
+    if count == 1:
+        return replace(empty, pieces=tuple(parts), holes=enclosed, holes_of_largest=enclosed)
     # After the others are gone, what they left empty inside the largest piece is filled too.
     alone = pieces == largest + 1
-    return replace(
-        empty,
-        pieces=tuple(parts),
-        holes=_filled(holes(own, flat) & nothing, scored, inside),
-        holes_of_largest=_filled(holes(alone, flat) & (nothing | (own & ~alone)), scored, inside),
-    )
+    left = _filled(holes(alone, flat) & (nothing | (own & ~alone)), scored, inside)
+    return replace(empty, pieces=tuple(parts), holes=enclosed, holes_of_largest=left)
 
 
 def _filled(filled: NDArray[np.bool_], scored: NDArray[np.bool_], inside: Sequence[NDArray[np.bool_]]) -> Part | None:

@@ -87,12 +87,29 @@ def flat_axes(image_zyx: NDArray[Any]) -> tuple[int, ...]:
 
 
 def holes(mask_zyx: NDArray[np.bool_], flat: tuple[int, ...] = ()) -> NDArray[np.bool_]:
-    """What the mask encloses."""
-    from scipy import ndimage
-
+    """What the mask encloses: background that reaches no border of the array by its faces."""
     solid = mask_zyx.squeeze(flat) if len(flat) < 3 else mask_zyx
-    enclosed: NDArray[np.bool_] = ndimage.binary_fill_holes(solid) & ~solid
+    try:
+        import cc3d
+    except ImportError:
+        from scipy import ndimage
+
+        slow: NDArray[np.bool_] = ndimage.binary_fill_holes(solid) & ~solid
+        return slow.reshape(mask_zyx.shape)
+    if not solid.size or solid.ndim == 1:  # a line encloses what lies between its ends
+        return _between(solid).reshape(mask_zyx.shape)
+    pieces = np.asarray(cc3d.connected_components(np.ascontiguousarray(~solid), connectivity=6 if solid.ndim == 3 else 4))
+    outside = np.zeros(int(pieces.max(initial=0)) + 1, bool)
+    for axis in range(solid.ndim):
+        for end in (0, -1):
+            outside[np.unique(pieces.take(end, axis))] = True
+    outside[0] = True  # the mask itself
+    enclosed: NDArray[np.bool_] = ~outside[pieces]
     return enclosed.reshape(mask_zyx.shape)
+
+
+def _between(line: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return np.logical_or.accumulate(line) & np.logical_or.accumulate(line[::-1])[::-1] & ~line
 
 
 def components(mask_zyx: NDArray[np.bool_]) -> tuple[NDArray[Any], int]:

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 from autounet.images.geometry import geometry_from_affine
 from autounet.inference.pieces import class_tables, sides_of
-from autounet.inference.postprocess import divide, post_process
+from autounet.inference.postprocess import divide, holes, post_process
 from autounet.metrics.repairs import CaseTables, ClassTable, Overlap, Part, choose_repairs, thresholds
 from autounet.store.selection import PostStep
 from planners.fingerprint import SidePair
@@ -196,6 +196,19 @@ def test_one_structure_alone_is_not_cut_in_two():
 def test_thresholds_lie_between_sizes_that_occur():
     assert_allclose(thresholds([2.0, 8.0, 8.0, 32.0]), [4.0, 16.0])
     assert thresholds([5.0, 5.0]) == ()
+
+
+@pytest.mark.parametrize("shape", [(1, 15, 17), (9, 10, 11), (1, 1, 12), (4, 1, 9)])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.75])
+def test_holes_are_those_of_scipy(shape, share):
+    from scipy import ndimage
+
+    rng = np.random.default_rng(0)
+    flat = tuple(axis for axis in range(3) if shape[axis] == 1)
+    for _ in range(20):
+        mask = rng.random(shape) < share
+        solid = mask.squeeze(flat)
+        assert np.array_equal(holes(mask, flat).squeeze(flat), ndimage.binary_fill_holes(solid) & ~solid)
 
 
 STEPS = [
