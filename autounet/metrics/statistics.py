@@ -99,7 +99,7 @@ def permutation_p(differences: NDArray[np.float64], *, seed: int = 0, resamples:
 
 
 def paired_p(differences: NDArray[np.float64], comparisons: int = 1, *, seed: int = 0) -> float:
-    """permutation-v1 where so few patients can show anything after the correction for `comparisons`; else Student's t test.
+    """paired-v1: permutation-v1 where so few patients can show anything after the correction for `comparisons`; else Student's t test.
 
     Five patients who all gain have p = 1/16 by permutation, however much they gain. NaN for one patient.
     """
