@@ -65,7 +65,7 @@ def gather(work: Path) -> Material:
     dataset = _read(work / "index.json", Dataset, max_bytes=INDEX_BYTES)
     whose, masks = _masks(work, [member.configuration for member in selection.members]) if selection else ("", {})
     return Material(
-        name=work.name.removesuffix(".autounet"),
+        name=dataset.name if dataset else work.name.removesuffix(".autounet"),
         fingerprint=_read(work / "fingerprint.json", Fingerprint),
         plan=_read(work / "plan.json", Plan),
         selection=selection,

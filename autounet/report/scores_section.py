@@ -23,7 +23,8 @@ def scores_section(material: Material) -> Section | None:
     if selection is None:
         return None
     found = material.chosen_scores
-    tables = [("", _classes(selection, found))] if selection.scores else []
+    flat = material.plan is not None and material.plan.dimensions == 2
+    tables = [("", _classes(selection, found, flat))] if selection.scores else []
     if len(selection.candidates) > 1:
         tables.append(("What was tried", _candidates(selection)))
     if selection.post_steps:
@@ -42,9 +43,10 @@ def scores_section(material: Material) -> Section | None:
     return Section(id="scores", title="How good it is", words=words, facts=facts, figures=tuple(figures), tables=tuple(tables))
 
 
-def _classes(selection: Selection, scores: Any) -> Table:
-    """With what makes a low Dice understandable: whether the class is missed or overdrawn."""
-    more = [("sensitivity", "Sensitivity", 3), ("precision", "Precision", 3), ("volume_error_ml", "Volume error ml", 2)]
+def _classes(selection: Selection, scores: Any, flat: bool) -> Table:
+    """With what makes a low Dice understandable: whether the class is missed or overdrawn. Pictures have no volume."""
+    more = [("sensitivity", "Sensitivity", 3), ("precision", "Precision", 3)]
+    more += [] if flat else [("volume_error_ml", "Volume error ml", 2)]
     more += [("nsd", "NSD", 3), ("hd95_mm", "HD95 mm", 2)]
     means = (scores or {}).get("mean", {})
     more = [entry for entry in more if any(mean.get(entry[0]) is not None for mean in means.values())]

@@ -96,9 +96,11 @@ def _problems(material: Material) -> Table | None:
 def _facts(seen: Fingerprint) -> tuple[tuple[str, str], ...]:
     spacing = np.array([c.spacing_zyx_mm for c in seen.cases])
     shape = np.array([c.shape_zyx for c in seen.cases])
+    known = (("Cases", str(len(seen.cases))), ("Channels", ", ".join(f"{c.name} ({c.modality})" for c in seen.channels)))
+    if seen.dimensions == 2 and (spacing == 1).all():  # pictures have no millimetres
+        return (*known, ("Median size", " × ".join(f"{v:.0f}" for v in np.median(shape, 0)[1:]) + " pixels"))
     return (
-        ("Cases", str(len(seen.cases))),
-        ("Channels", ", ".join(f"{c.name} ({c.modality})" for c in seen.channels)),
+        *known,
         ("Median size", " × ".join(f"{v:.0f}" for v in np.median(shape, 0)) + " voxels"),
         ("Median spacing", " × ".join(f"{v:.3g}" for v in np.median(spacing, 0)) + " mm"),
         ("Orientations", ", ".join(seen.orientations)),
