@@ -64,7 +64,7 @@ def mean_gradients(network: torch.nn.Module) -> None:
 def agreed(stopping: bool, seconds: float) -> tuple[bool, float]:
     """Whether any rank was asked to stop, and the time by the clock of rank 0: all ranks do the same after each step."""
     # On the device of the gradients, because a backend for accelerators knows no other.
-    device = torch.device("cuda") if distributed.get_backend() == "nccl" else torch.device("cpu")
+    device = torch.device("cuda", torch.cuda.current_device()) if distributed.get_backend() == "nccl" else torch.device("cpu")
     said = torch.tensor([float(stopping), seconds if distributed.get_rank() == 0 else 0.0], dtype=torch.float64, device=device)
     distributed.all_reduce(said, distributed.ReduceOp.MAX)
     return bool(said[0] > 0), float(said[1])

@@ -78,6 +78,8 @@ def train_fold(fold: Fold, job: Job, rank: Rank = ALONE) -> Trained:
     how = trusted(wished, fold.recipe.configuration.dimensions, job.progress.note)
     if how.device.type == "cpu":
         keep_freed_memory()
+    elif how.device.type == "cuda" and how.device.index is not None:
+        torch.cuda.set_device(how.device)  # what is made without a word about the device is made here, too
     recipe = fold.recipe
     make_folder(fold.folder)
     learner = fresh_learner(fold, how, summed if rank.count > 1 else None)
@@ -123,8 +125,8 @@ def _nothing() -> None:
 def _drawn(folder: Path, title: str, warn: Callable[[str], None]) -> None:
     try:
         write_curves(folder, title)
-    except (OSError, UserError) as error:  # a picture less is no reason to lose a training
-        warn(f"the curves were not drawn: {error}")
+    except Exception as error:  # a picture less, whatever the reason, is no reason to lose a training
+        warn(f"the curves were not drawn ({type(error).__name__}): {error}")
 
 
 def fresh_learner(fold: Fold, how: Execution, reduce: Reduce | None = None) -> Learner:
