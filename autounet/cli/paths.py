@@ -5,6 +5,8 @@ import os
 from itertools import islice
 from pathlib import Path
 
+from autounet import pipeline
+from autounet.store.strict import read_json
 from planners.errors import UserError
 
 WORK_SUFFIX = ".autounet"
@@ -40,7 +42,18 @@ def dataset_and_work(dataset: Path, work: Path | None) -> tuple[Path, Path]:
         data = dataset.with_name(dataset.name.removesuffix(WORK_SUFFIX))
         return existing_folder(data, "dataset"), dataset
     existing_folder(dataset, "dataset")
-    return dataset, work_folder(dataset, work)
+    known = _dataset_of(dataset) if work is None else None
+    return (dataset, work_folder(dataset, work)) if known is None else (existing_folder(known, "dataset"), dataset)
+
+
+def _dataset_of(folder: Path) -> Path | None:
+    """Which dataset a work folder that was named with --work belongs to; None for any other folder."""
+    index = folder / "index.json"
+    if not index.is_file() or not (folder / "manifest.json").is_file():
+        return None
+    plain = read_json(index, max_bytes=pipeline.INDEX_BYTES)
+    root = plain.get("root") if isinstance(plain, dict) else None
+    return Path(root) if isinstance(root, str) else None
 
 
 def work_folder(dataset: Path, work: Path | None) -> Path:

@@ -281,6 +281,19 @@ def test_the_work_folder_stands_for_its_dataset(call: Call, dataset: Path, monke
     assert seen == [(dataset, work)]
 
 
+def test_a_work_folder_of_another_name_knows_its_dataset(
+    call: Call, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    work = tmp_path / "elsewhere"
+    work.mkdir()
+    (work / "index.json").write_text(json.dumps({"root": str(dataset)}))
+    (work / "manifest.json").write_text("{}")
+    monkeypatch.setattr(pipeline, "check", lambda data, job, _: seen.append((data, job.work)) or _raise(UserError("a", "b"))())
+    call("check", work)
+    assert seen == [(dataset, work)]
+
+
 def test_a_dry_run_writes_neither_folder_nor_log(call: Call, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def check(data: Path, job: object, _: object) -> object:
         job.progress.note("looked")  # type: ignore[attr-defined]
