@@ -1,12 +1,15 @@
 """The command line as people and schedulers use it, for the tests of what they do to a training."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from autounet.store.weights import load_tensors
 
@@ -18,7 +21,7 @@ FOLD = Path("runs") / "3d_fullres" / "fold_0"
 
 def start(*words: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "autounet", *map(str, words)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def finished(*words: object) -> str:
@@ -44,13 +47,15 @@ def until_step(process: subprocess.Popen[str], fold: Path, step: int) -> None:
 
 
 def stopped_at(process: subprocess.Popen[str], fold: Path, step: int) -> str:
-    """Send SIGTERM when that step is made."""
+    """Send SIGTERM to it and all its processes, as schedulers do, when that step is made; none is left."""
     until_step(process, fold, step)
     sent = time.monotonic()
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == STOPPED, said[-2000:]
     assert time.monotonic() - sent < 30
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
     return said
 
 

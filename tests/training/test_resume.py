@@ -20,7 +20,7 @@ def endings(folder: Path, steps: range | tuple[int, ...] = (), seeds: range | tu
     """Asks that all trainings ended in the same bits: weights, averages, momenta."""
     lists = [",".join(map(str, numbers)) for numbers in (steps, seeds, workers)]
     words = [sys.executable, "-m", "tests.training.killed", str(folder), *lists]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=1200)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=3600)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     unbroken = found["unbroken"]

@@ -17,8 +17,8 @@ def test_a_training_stopped_twice_loses_no_step_and_ends_in_the_bits_of_an_undis
     finished(*words, "--work", tmp_path / "undisturbed")
     work = tmp_path / "stopped"
     fold = work / FOLD
-    for step in (5, 12):
-        said = stopped_at(start(*words, "--work", work), fold, step)
+    for step, how in ((5, ()), (12, ("--workers", "2", "--worker-processes"))):
+        said = stopped_at(start(*words, *how, "--work", work), fold, step)
         assert said.splitlines()[-1].startswith("error: stopped by SIGTERM; what was finished is kept.")
         latest = Checkpoints(fold / "checkpoints").latest("numpy")
         assert latest is not None
