@@ -5,14 +5,12 @@ All of them write beside the fold's log and send nothing anywhere.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from planners.errors import UserError
 
 Kind = Literal["tensorboard", "wandb", "mlflow"]
-MODULES: dict[Kind, str] = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
 EVERY_STEPS = 10  # a file store takes a millisecond for each number
 
 
@@ -32,7 +30,17 @@ Hear = Callable[[str, Mapping[str, object]], None]  # kind and fields of an even
 def module(kind: Kind) -> Any:
     """The program's module, or what to install."""
     try:
-        return import_module(MODULES[kind])
+        if kind == "tensorboard":
+            from torch.utils import tensorboard
+
+            return tensorboard
+        if kind == "wandb":
+            import wandb
+
+            return wandb
+        import mlflow
+
+        return mlflow
     except ImportError as error:
         fix = f"type: pip install 'autounet[track-{kind}]', or leave out --track"
         raise UserError(f"{kind} is not installed ({error})", fix) from error

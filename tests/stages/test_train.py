@@ -318,10 +318,15 @@ def dice_of(job: Job, plan: Plan) -> dict[str, float | None]:
 
 
 @pytest.mark.slow
-def test_organs_are_learnt_and_left_is_never_right(tmp_path):
+@pytest.mark.parametrize("augmentation", ["flips across the body", "all flips and all that the plan augments with"])
+def test_organs_are_learnt_and_left_is_never_right(tmp_path, augmentation):
     dataset, plan, job = world(tmp_path, "organs", 8, 36)  # kidneys of some fifty voxels; smaller ones measure rounding
     pair = SidePair(left="kidney_left", right="kidney_right")
     steps = Augmentation(steps=MIRROR, mirror_axes=(2,), swap_sides=True)
+    if augmentation.startswith("all"):
+        planned = plan.configuration(plan.train[0]).augmentation
+        assert {step.kind for step in planned.steps} >= {"rotation", "scaling", "mirror"}
+        steps = replace(planned, mirror_axes=(0, 1, 2), swap_sides=True)
     # Which side a kidney is on shows in its place alone, so the network has to see the whole body.
     chosen = small(plan, replace(QUICK, iterations=500), stages=3, augmentation=steps, patch_zyx=(16, 36, 40))
     plan = replace(chosen, side_pairs=(pair,))
