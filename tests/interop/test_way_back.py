@@ -94,7 +94,7 @@ def test_nnunet_predicts_a_model_of_ours_as_we_do(planned_by: str, name: str, ki
         own = peer.agreement(
             tmp_path / f"theirs{mirror}", peer.predicted_by_us(model, images, tmp_path / f"own{mirror}", Wish(mirror=mirror))
         )
-        assert sum(one.different for one in own.values()) < 0.02 * sum(one.voxels for one in own.values()), own
+        assert sum(one.different for one in own.values()) < 0.05 * sum(one.voxels for one in own.values()), own
 
 
 def with_peak_of_nnunet(model: Path, path: Path) -> Path:
