@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autounet.cli.quantities import parse_bytes, parse_names, parse_numbers, parse_seconds
+from autounet.cli.quantities import parse_bytes, parse_devices, parse_names, parse_numbers, parse_seconds, parse_steps_or_seconds
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,23 @@ def _complaint(parse: Callable[[str], object], text: str) -> str:
     except ValueError as error:
         return str(error)
     return ""
+
+
+def test_devices_keep_their_order_and_may_be_named_twice():
+    assert parse_devices("cuda:0, cuda:1") == ("cuda:0", "cuda:1")
+    assert parse_devices("cpu,cpu") == ("cpu", "cpu")
+    assert parse_devices("all") == ("all",)
+
+
+@pytest.mark.parametrize("text", ["", "auto", "all,cuda:0", "gpu0", "cuda:0;cuda:1", "cuda:123"])
+def test_what_is_no_list_of_devices_is_refused(text):
+    with pytest.raises(ValueError, match="no list of devices"):
+        parse_devices(text)
+
+
+def test_more_training_is_a_number_of_steps_or_a_time_with_its_unit():
+    assert parse_steps_or_seconds("5000") == (5000, None)
+    assert parse_steps_or_seconds("1h30m") == (None, 5400.0)
+    for text in ("0", "-3", "2.5", "soon"):
+        with pytest.raises(ValueError, match="no number of steps and no time"):
+            parse_steps_or_seconds(text)
