@@ -80,8 +80,17 @@ def gone(pid: int) -> bool:
         return True
 
 
+@pytest.fixture
+def hangups_are_heard() -> Iterator[None]:
+    """Also when the tests themselves were started so that a hangup does not end them."""
+    before = signal.getsignal(signal.SIGHUP)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_first_signal_finishes_the_step_and_exits_75(number: signal.Signals, tmp_path: Path) -> None:
+def test_the_first_signal_finishes_the_step_and_exits_75(number: signal.Signals, tmp_path: Path, hangups_are_heard: None) -> None:
     (tmp_path / "log").write_text("0")
     with program(LOOP, tmp_path / "log") as run:
         assert line(run) == "ready"
@@ -158,7 +167,7 @@ def test_a_signal_to_a_forked_child_is_not_the_parents() -> None:
         assert not stop.requested()
 
 
-def test_handlers_go_as_they_came() -> None:
+def test_handlers_go_as_they_came(hangups_are_heard: None) -> None:
     before = [signal.getsignal(number) for number in stop.SIGNALS]
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
     threads = threading.active_count()

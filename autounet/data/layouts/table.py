@@ -15,6 +15,7 @@ from planners.errors import UserError
 
 NAME = "table"
 MAX_BYTES = 16 * 2**20
+SUFFIXES = (".csv", ".tsv", ".json")
 _COLUMNS = {
     "case": "case", "case_id": "case", "id": "case", "name": "case",
     "group": "group", "patient": "group", "patient_id": "group", "subject": "group",
@@ -49,6 +50,10 @@ def recognise(listing: Listing) -> Candidate | None:
 
 def alone(listing: Listing, name: str) -> Listing:
     """The listing without the other tables: the one that was named is meant."""
+    if PurePosixPath(name).suffix.lower() not in SUFFIXES:
+        raise UserError(
+            f"{name} is a file, but no table", "name the folder that holds the dataset, or a table of its cases (CSV, TSV, JSON)"
+        )
     others = {path for path in _tables(listing) if path.name != name}
     return replace(listing, files=tuple(f for f in listing.files if f.path not in others))
 
@@ -84,11 +89,7 @@ def index(listing: Listing) -> Draft:
 
 
 def _tables(listing: Listing) -> list[PurePosixPath]:
-    return [
-        f.path
-        for f in listing.files
-        if len(f.path.parts) == 1 and f.path.suffix.lower() in (".csv", ".tsv", ".json") and f.size <= MAX_BYTES
-    ]
+    return [f.path for f in listing.files if len(f.path.parts) == 1 and f.path.suffix.lower() in SUFFIXES and f.size <= MAX_BYTES]
 
 
 def _first(listing: Listing, table: PurePosixPath) -> Row | None:
