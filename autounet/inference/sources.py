@@ -14,37 +14,17 @@ from autounet.arrays.prepare import CaseOnGrid
 from autounet.arrays.resample import Stream
 from autounet.arrays.threads import single_blas_thread
 from autounet.images.geometry import Geometry
-from autounet.inference.sweep import TileSource
+from autounet.inference.sweep import ArraySource, TileSource
 from planners.fingerprint import Triple
 from planners.plan import Configuration, Plan
 
 
 @dataclass(frozen=True, slots=True)
-class StoredSource:
-    """Stored voxels, normalised tile by tile: a slide of bytes never becomes four times as many bytes of floats."""
+class StoredSource(ArraySource):
+    """Stored voxels (the crop on working axes, as a view), normalised tile by tile: a slide of bytes never becomes four times as many."""
 
-    image_czyx: NDArray[Any]  # the crop on working axes, as a view
     scalings: tuple[Scaling, ...]
     inside_zyx: tuple[NDArray[np.bool_] | None, ...]
-
-    @property
-    def shape_zyx(self) -> Triple:
-        """The network grid, which is the stored one."""
-        z, y, x = self.image_czyx.shape[1:]
-        return z, y, x
-
-    @property
-    def channels(self) -> int:
-        """Channels of the image."""
-        return len(self.image_czyx)
-
-    @property
-    def streamed(self) -> bool:
-        """It is all there."""
-        return False
-
-    def follow(self, order: Triple, rows: int) -> None:
-        """Any voxel can be read at any time."""
 
     def read(self, box_zyx: tuple[slice, slice, slice]) -> NDArray[np.float32]:
         """The normalised box."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -50,9 +50,9 @@ class TileSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ArraySource:
-    """A prepared image in memory."""
+    """A prepared image in memory: any box of it can be read at any time."""
 
-    image_czyx: NDArray[np.float32]
+    image_czyx: NDArray[Any]
 
     @property
     def shape_zyx(self) -> Triple:
@@ -75,7 +75,8 @@ class ArraySource:
 
     def read(self, box_zyx: tuple[slice, slice, slice]) -> NDArray[np.float32]:
         """The box, as a view."""
-        return self.image_czyx[(slice(None), *box_zyx)]
+        box: NDArray[np.float32] = self.image_czyx[(slice(None), *box_zyx)]
+        return box
 
 
 @dataclass(frozen=True, slots=True)

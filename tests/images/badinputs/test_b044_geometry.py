@@ -72,7 +72,7 @@ def test_b048_other_units_are_converted_once(tmp_path: Path, unit: str, code: in
 
 def test_b049_an_unknown_unit_is_taken_for_millimetres_and_noted(plain: Path) -> None:
     patched(plain, (123, "B", 0))
-    accepted(plain, "millimetres were assumed")
+    assert accepted(plain, "millimetres were assumed").geometry.spacing_zyx_mm == pytest.approx((2.5, 0.8, 0.8))
 
 
 def test_b050_two_spacings_are_refused_with_both(plain: Path) -> None:
@@ -129,7 +129,8 @@ def test_b052_mirrored_placements_are_asked_about(tmp_path: Path) -> None:
 
 
 def test_b053_placements_that_differ_by_rounding_are_one(tmp_path: Path) -> None:
-    accepted(with_forms(tmp_path / "case.nii", SPACING * (1 + 1e-7), 1, SPACING, 1))
+    read = accepted(with_forms(tmp_path / "case.nii", SPACING * (1 + 1e-7), 1, SPACING, 1))
+    assert read.geometry.affine_ras == pytest.approx(SPACING, abs=1e-5)
 
 
 def test_b054_a_header_without_orientation_is_asked_about(tmp_path: Path) -> None:
@@ -178,7 +179,8 @@ def test_b058_numbers_that_are_not_finite_in_a_placement_are_refused(tmp_path: P
 
 
 def test_b058_numbers_in_a_placement_that_is_not_used_do_not_matter(tmp_path: Path) -> None:
-    accepted(patched(nifti(tmp_path / "case.nii"), (256, "6f", *[float("nan")] * 6)))
+    sound = accepted(nifti(tmp_path / "sound.nii"))
+    assert accepted(patched(nifti(tmp_path / "case.nii"), (256, "6f", *[float("nan")] * 6))).geometry == sound.geometry
 
 
 def test_b059_an_origin_out_of_the_house_is_asked_about(tmp_path: Path) -> None:
@@ -186,7 +188,7 @@ def test_b059_an_origin_out_of_the_house_is_asked_about(tmp_path: Path) -> None:
     far[:3, 3] = 1e9
     path = nifti(tmp_path / "case.nii", affine=far)
     refused(path, "1e+09", "unusual_geometry = true", header_too=True)
-    accepted(path, options=ReadOptions(unusual_geometry=True))
+    assert max(accepted(path, options=ReadOptions(unusual_geometry=True)).geometry.origin_xyz_mm) == pytest.approx(1e9)
 
 
 @pytest.mark.parametrize("degrees", [10, 30, 44.9, 45.0, 45.1, 60])
