@@ -67,7 +67,7 @@ def _finish(result: Result, as_json: bool) -> int:
     if result.failed_cases:
         count, first = len(result.failed_cases), ", ".join(result.failed_cases[:5]) + (", …" if len(result.failed_cases) > 5 else "")
         what = f"1 {result.unit}" if count == 1 else f"{count} {result.unit}s"
-        say(f"error: {what} failed: {one_line(first)}. Each is explained above.", error=True)
+        say(f"error: {what} failed: {one_line(first)}. Mend what is explained above, then type the same command again.", error=True)
     return code
 
 

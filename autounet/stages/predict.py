@@ -79,6 +79,11 @@ class PredictedCase:
     dice_high: float | None = None
     look: tuple[str, ...] = ()  # why a person should look at it
 
+    @property
+    def said(self) -> str:
+        """Why there is no mask, and what to do, in two sentences."""
+        return str(UserError(self.problem, self.fix, self.case))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictReport:
@@ -98,7 +103,7 @@ class PredictReport:
         made = sum(1 for c in self.cases if not c.problem)
         found = sum(1 for c in self.cases if c.found)
         head = f"{made} of {len(self.cases)} masks are there" + (f", {found} of them from before." if found else ".")
-        return head, *(f"{c.case}: {c.problem} {c.fix}".rstrip() for c in self.cases if c.problem), *self._to_look_at()
+        return head, *(c.said for c in self.cases if c.problem), *self._to_look_at()
 
     def _to_look_at(self, most: int = 10) -> tuple[str, ...]:
         odd = [c for c in self.cases if c.look]
@@ -129,7 +134,7 @@ def predict(model: Path, source: Path, output: Path, job: Job, options: PredictO
     write_value(output / "predict.json", report)
     for failed in report.cases:
         if failed.problem:
-            job.progress.warn(f"{failed.case}: {failed.problem} {failed.fix}")
+            job.progress.warn(failed.said)
     return report
 
 

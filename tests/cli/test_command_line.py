@@ -221,7 +221,7 @@ def test_cases_that_failed_end_with_3(call: Call, dataset: Path, monkeypatch: py
     found = SimpleNamespace(name="livers", layout="pairs", cases=(1, 2), problems=(problem,))
     monkeypatch.setattr(pipeline, "check", lambda *_: found)
     said = call("check", dataset)
-    assert (said.code, said.last) == (3, "error: 1 case failed: case_2. Each is explained above.")
+    assert (said.code, said.last) == (3, "error: 1 case failed: case_2. Mend what is explained above, then type the same command again.")
     said = call("check", dataset, "--json")
     assert (said.code, said.json["failed_cases"], said.json["code"]) == (3, ["case_2"], 3)
 

@@ -17,7 +17,7 @@ from autounet.images.geometry import Geometry
 from autounet.images.write import write_image
 from autounet.job import Job
 from autounet.progress import Progress
-from autounet.stages.predict import PredictOptions, predict
+from autounet.stages.predict import PredictedCase, PredictOptions, PredictReport, predict
 from autounet.store.bundle import open_bundle
 from autounet.store.manifest import Manifest
 from planners.errors import UserError
@@ -273,3 +273,9 @@ def test_memory_that_does_not_suffice_is_said_before_the_case_starts(model, tmp_
     report = predict(model, source, tmp_path / "out", small)
     assert "GB of memory" in report.cases[0].problem
     assert open_bundle(model).plan.configurations[0].patch_zyx == (8, 8, 8)
+
+
+def test_why_a_case_has_no_mask_is_said_in_two_sentences():
+    failed = PredictedCase(case="a", problem="a.nii.gz was cut", fix="copy the file again")
+    assert failed.said == "a: a.nii.gz was cut. copy the file again."
+    assert PredictReport(model="m", cases=(failed,)).lines[1] == failed.said
