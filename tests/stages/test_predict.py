@@ -278,4 +278,4 @@ def test_memory_that_does_not_suffice_is_said_before_the_case_starts(model, tmp_
 def test_why_a_case_has_no_mask_is_said_in_two_sentences():
     failed = PredictedCase(case="a", problem="a.nii.gz was cut", fix="copy the file again")
     assert failed.said == "a: a.nii.gz was cut. copy the file again."
-    assert PredictReport(model="m", cases=(failed,)).lines[1] == failed.said
+    assert PredictReport(model="m", cases=(failed,)).lines()[1] == failed.said
