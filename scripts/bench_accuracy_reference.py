@@ -1,4 +1,6 @@
-"""The reference's half of `bench_train.py accuracy`; runs in an environment that has nnunetv2. Prints one JSON line at the end.
+"""The reference's half of `bench_train.py accuracy` and of `bench_run.py`; runs in an environment that has nnunetv2.
+
+Prints one JSON line at the end.
 
 Its own plan, sampling, augmentation, loss, optimiser and final validation. The poly schedule follows the clock, so that it ends
 exactly with the time there is, and nothing of that time goes into pseudo validation or checkpoints.
@@ -11,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 NUMBER, NAME = 901, "Dataset901_Bench"
 
@@ -37,14 +40,44 @@ def raw_dataset(dataset: Path, raw: Path) -> list[str]:
     return cases
 
 
-def prepared(cases: list[str], preprocessed: Path, configuration: str) -> None:
-    """Fingerprint, plan and arrays by the reference's own command, and every fifth case held out."""
+def raw_cases(listed: dict[str, Any], raw: Path) -> list[str]:
+    """Cases that somebody else has listed, file by file, in the same layout; pictures are written anew, without alpha channels."""
+    folder = raw / NAME
+    for case in listed["cases"]:
+        for part, source, name in (("imagesTr", case["image"], f"{case['id']}_0000"), ("labelsTr", case["label"], case["id"])):
+            target = folder / part / f"{name}{listed['ending']}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if listed["ending"] == ".png":
+                _picture(Path(source), target)
+            elif not target.exists():
+                target.symlink_to(Path(source).resolve())
+    cases = [case["id"] for case in listed["cases"]]
+    channels = {str(number): name for number, name in enumerate(listed["channels"])}
+    described = {
+        "channel_names": channels,
+        "labels": listed["labels"],
+        "numTraining": len(listed["cases"]),
+        "file_ending": listed["ending"],
+    }
+    (folder / "dataset.json").write_text(json.dumps(described))
+    return cases
+
+
+def _picture(source: Path, target: Path) -> None:
+    from PIL import Image
+
+    with Image.open(source) as picture:
+        plain = picture if picture.mode in ("L", "RGB") else picture.convert("RGB" if len(picture.getbands()) > 2 else "L")
+        plain.save(target)
+
+
+def prepared(cases: list[str], held_out: list[str], preprocessed: Path, configuration: str) -> None:
+    """Fingerprint, plan and arrays by the reference's own command, and one split."""
     folder = preprocessed / NAME
     if not (folder / "ready").exists():
         command = str(Path(sys.executable).parent / "nnUNetv2_plan_and_preprocess")
         subprocess.run([command, "-d", str(NUMBER), "-c", configuration, "-np", "1", "-npfp", "1"], check=True, stdout=sys.stderr)
         (folder / "ready").touch()
-    held_out = cases[::5]
     splits = [{"train": [c for c in cases if c not in held_out], "val": held_out}]
     (folder / "splits_final.json").write_text(json.dumps(splits))
 
@@ -76,6 +109,7 @@ def train(configuration: str, seconds: float, seed: int, preprocessed: Path) -> 
     summary = json.loads((Path(trainer.output_folder) / "validation" / "summary.json").read_text())
     return {
         "iterations": count,
+        "masks": str(Path(trainer.output_folder) / "validation"),
         "dice": float(summary["foreground_mean"]["Dice"]),
         "classes": {name: float(scores["Dice"]) for name, scores in summary["mean"].items()},
         "batch": trainer.batch_size,
@@ -87,22 +121,28 @@ def train(configuration: str, seconds: float, seed: int, preprocessed: Path) -> 
 def main() -> None:
     """One training a call."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", type=Path, required=True)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--dataset", type=Path, help="images/ and labels/; every fifth case is held out, only training is timed")
+    what.add_argument("--cases", type=Path, help="a list of cases and of those held out; planning and preparing count")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--configuration", default="3d_fullres")
     given = parser.parse_args()
+    began = time.monotonic()
     folders = {f"nnUNet_{part}": given.work.resolve() / part for part in ("raw", "preprocessed", "results")}
     for name, folder in folders.items():
         folder.mkdir(parents=True, exist_ok=True)
         os.environ[name] = str(folder)
     os.environ.update(nnUNet_n_proc_DA="1", nnUNet_def_n_proc="1", nnUNet_compile="F")
-    cases = raw_dataset(given.dataset, folders["nnUNet_raw"])
-    prepared(cases, folders["nnUNet_preprocessed"], given.configuration)
+    listed = json.loads(given.cases.read_text()) if given.cases else None
+    cases = raw_cases(listed, folders["nnUNet_raw"]) if listed else raw_dataset(given.dataset, folders["nnUNet_raw"])
+    prepared(cases, listed["held_out"] if listed else cases[::5], folders["nnUNet_preprocessed"], given.configuration)
     # Samples are made in the process that trains: on a processor, workers would only take its cores.
     os.environ.update(nnUNet_n_proc_DA="0")
-    print(json.dumps(train(given.configuration, given.minutes * 60, given.seed, folders["nnUNet_preprocessed"])))
+    spent = time.monotonic() - began if listed else 0.0
+    found = train(given.configuration, given.minutes * 60 - spent, given.seed, folders["nnUNet_preprocessed"])
+    print(json.dumps(found | {"wall_seconds": time.monotonic() - began}))
 
 
 if __name__ == "__main__":
