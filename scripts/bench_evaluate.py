@@ -11,6 +11,7 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def bench_folder(arguments):
     from autounet.progress import Progress
     from autounet.stages.evaluate import evaluate
 
-    out = Path(arguments.out)
+    out = Path(arguments.out or tempfile.mkdtemp(prefix="bench_evaluate_"))
     wall, cpu = time.perf_counter(), time.process_time()
     scores = evaluate(arguments.predictions, arguments.truth, out, Job(work=out, progress=Progress.silent()), wanted=Wanted(surfaces=False))
     ours = time.perf_counter() - wall
@@ -123,7 +124,7 @@ def main():
     two = jobs.add_parser("folder")
     two.add_argument("predictions", type=Path)
     two.add_argument("truth", type=Path)
-    two.add_argument("--out", default="bench_evaluate.out")
+    two.add_argument("--out", help="keep the scores in this folder")
     two.add_argument("--reference")
     two.set_defaults(run=bench_folder)
     arguments = parser.parse_args()

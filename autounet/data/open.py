@@ -144,12 +144,17 @@ def _junk(listing: Listing) -> tuple[Problem, ...]:
 
 
 def _nothing(listing: Listing) -> UserError:
+    """Nothing fits. What the walk left out comes first: a folder of links is full to its owner and empty to us."""
     kinds: dict[str, int] = {}
     for file in listing.files:
         kind = file.suffix.lower() or file.path.suffix.lower() or "no suffix"
         kinds[kind] = kinds.get(kind, 0) + 1
     seen = ", ".join(f"{n} {k}" for k, n in sorted(kinds.items(), key=lambda e: -e[1])[:6]) or "nothing"
+    left_out = f"; left out: {len(listing.problems):,}" if listing.problems else ""
+    nothing = f"{listing.root.name} holds no dataset that is understood (found: {seen}{left_out})"
+    if listing.problems:
+        return UserError(f"{nothing}; {listing.problems[0].found}", listing.problems[0].remedy)
     return UserError(
-        f"{listing.root.name} holds no dataset that is understood (found: {seen}); images can be {SUPPORTED}",
+        f"{nothing}; images can be {SUPPORTED}",
         "put images in images/ and masks of equal names in labels/, or write a table with the columns case, image, label",
     )

@@ -259,6 +259,16 @@ def test_b017_links_may_not_leave_the_folder_unless_allowed(tmp_path: Path) -> N
     assert "p8" in {c.id for c in checked(folder, "[dataset]\nfollow_symlinks = true\n").cases}
 
 
+def test_a_folder_of_nothing_but_links_is_told_that_they_lead_out_and_how_to_allow_it(tmp_path: Path) -> None:
+    save(tmp_path / "elsewhere" / "images" / "p0.nii.gz", picture(3))
+    save(tmp_path / "elsewhere" / "labels" / "p0.nii.gz", mask())
+    for part in ("images", "labels"):
+        (tmp_path / "d" / part).mkdir(parents=True)
+        (tmp_path / "d" / part / "p0.nii.gz").symlink_to(tmp_path / "elsewhere" / part / "p0.nii.gz")
+    with pytest.raises(UserError, match=r"left out: 2\); images/p0.nii.gz: the link leads out.*follow_symlinks = true"):
+        checked(tmp_path / "d")
+
+
 def test_links_inside_the_folder_are_as_good_as_files(tmp_path: Path) -> None:
     folder = pairs(tmp_path / "d")
     (folder / "store").mkdir()
