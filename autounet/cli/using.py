@@ -82,21 +82,38 @@ def _preset(wanted: Wanted) -> str | None:
     return next(iter(said), None)
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """What is measured beside overlap and surfaces."""
+
+    tolerance: Names = None
+    "Of the NSD in mm: 2 for every class, or liver=3,tumour=1. Default: 1."
+    lesions: Switch = False
+    "Also count lesions that were found, missed and made up."
+    objects: Annotated[Literal["pieces", "numbered"] | None, Parameter(metavar="KIND")] = None
+    "Also match object by object: pieces, or numbered when the masks of TRUTH number their objects."
+    border: Annotated[int | None, Parameter(metavar="VALUE")] = None
+    "The class of the prediction that parts touching objects; with --objects numbered."
+
+
+AS_USUAL = Scored()
+
+
 def evaluate(
     predictions: Annotated[Path, Parameter(help="Folder of masks to be scored.")],
     truth: Annotated[Path, Parameter(help="Folder of true masks, or a dataset.")],
     /,
     *,
     out: Folder = None,
-    tolerance: Annotated[Names, Parameter(help="Of the NSD in mm: 2 for every class, or liver=3,tumour=1. Default: 1.")] = None,
-    lesions: Annotated[Switch, Parameter(help="Also count lesions that were found, missed and made up.")] = False,
+    scored: Scored = AS_USUAL,
     common: Common = DEFAULTS,
 ) -> Result:
     """Score masks against the truth: overlap, surface distances and lesions, with intervals over cases."""
     from autounet.metrics.case_scores import wanted_of
     from autounet.stages import evaluate as stage
 
-    wanted = wanted_of(tolerance or (), lesions=lesions)
+    wanted = wanted_of(scored.tolerance or (), lesions=scored.lesions, objects=scored.objects, border=scored.border)
     existing_folder(predictions, "folder of predictions")
     existing_folder(truth, "folder of true masks")
     folder = out or common.work or predictions.absolute().with_name(f"{predictions.absolute().name}.scores")

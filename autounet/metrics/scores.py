@@ -12,7 +12,12 @@ from autounet.metrics.statistics import Interval, bootstrap_mean
 
 SCORES_SCHEMA = 1
 
-SHOWN = (("nsd", "NSD"), ("hd95_mm", "HD95 mm"), ("lesion_f1", "lesion F1"))  # beside the Dice, where they were measured
+SHOWN = (
+    ("nsd", "NSD"),
+    ("hd95_mm", "HD95 mm"),
+    ("lesion_f1", "lesion F1"),
+    ("object_f1", "object F1"),
+)  # beside the Dice, where they were measured
 
 DEFINITIONS = {
     "dice": "dice-v1",

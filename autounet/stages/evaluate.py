@@ -23,6 +23,8 @@ from planners.labels import LabelClass, Labels
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".gipl", ".gipl.gz", ".png", ".tif", ".tiff", ".bmp")
 CORNER_MM = 0.1  # grids whose corners lie further apart are different grids
 
+OBJECTS = Labels(classes=(LabelClass(name="background", value=0), LabelClass(name="objects", value=1)))
+
 Mask = tuple[NDArray[np.integer], Geometry]
 
 
@@ -47,9 +49,13 @@ def evaluate(
     wanted: Wanted | None = None,
 ) -> Scores:
     """Score every case; a case that cannot be scored is a row that says why."""
-    pairs, found = pair(predictions, truth)
-    labels = labels or found or labels_found(pairs)
     wanted = wanted or Wanted()
+    pairs, found = pair(predictions, truth)
+    if wanted.objects == "numbered":
+        if found is not None:
+            raise UserError(f"{truth.name} is a dataset, and its masks number classes", "name the folder of masks that number objects")
+        found = OBJECTS
+    labels = labels or found or labels_found(pairs)
     wanted.tolerances(labels.targets)  # a misspelt class is one error, not one in every case
     cases = []
     with job.progress.task("evaluate", total=len(pairs), unit="case") as task:

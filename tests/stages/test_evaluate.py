@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from autounet.images.geometry import Geometry
+from autounet import phantoms
+from autounet.images.geometry import Geometry, picture_geometry
 from autounet.images.write import write_image, write_mask
 from autounet.job import Job
 from autounet.metrics.case_scores import Wanted, wanted_of
@@ -182,3 +183,53 @@ def test_lesions_are_counted_in_the_box_of_their_class_as_in_the_whole_image(job
     for value in (1, 2, 3):
         for metric, _, expected in lesion_scores(truth == value, predicted == value, GRID.spacing_zyx_mm).rows():
             np.testing.assert_equal(scores.values(str(value), metric)[0], expected)
+
+
+def pictures_of_cells(folder, values):
+    """Two discs that touch, each with its value."""
+    y, x = np.mgrid[:16, :26]
+    mask = np.zeros((1, 16, 26), np.uint8)
+    for middle, value in zip((7, 18), values, strict=True):
+        mask[0, (y - 8) ** 2 + (x - middle) ** 2 <= 30] = value
+    write_mask(folder / "cells.png", mask, picture_geometry((16, 26)))
+
+
+def test_objects_of_a_mask_are_told_apart_and_matched_with_those_that_the_truth_numbers(job, tmp_path):
+    pictures_of_cells(tmp_path / "truth", (5, 9))
+    pictures_of_cells(tmp_path / "masks", (1, 1))
+    scores = evaluate(tmp_path / "masks", tmp_path / "truth", tmp_path / "out", job, wanted=wanted_of((), objects="numbered"))
+    assert scores.targets == (("objects", (1,)),)
+    assert scores.values("objects") == (1.0,)
+    assert scores.values("objects", "objects_true") == (2.0,)
+    assert scores.values("objects", "object_f1") == (1.0,)
+    assert scores.values("objects", "adapted_rand_error")[0] < 0.1
+    assert json.loads((tmp_path / "out" / "scores.json").read_text())["definitions"]["object_ap"] == "instance-ap-v1"
+    assert "object F1 1" in scores.lines()[1]
+
+
+def test_objects_that_the_prediction_numbers_too_are_taken_as_they_are(job, tmp_path):
+    pictures_of_cells(tmp_path / "truth", (5, 9))
+    pictures_of_cells(tmp_path / "masks", (200, 3))
+    scores = evaluate(tmp_path / "masks", tmp_path / "truth", None, job, wanted=wanted_of((), objects="numbered"))
+    assert scores.values("objects", "object_ap") == (1.0,)
+
+
+def test_pieces_of_each_class_are_the_objects_of_both_sides(job, tmp_path):
+    pictures_of_cells(tmp_path / "truth", (1, 2))
+    pictures_of_cells(tmp_path / "masks", (1, 1))
+    scores = evaluate(tmp_path / "masks", tmp_path / "truth", None, job, wanted=wanted_of((), objects="pieces"))
+    assert scores.values("1", "objects_predicted") == (1.0,)
+    assert scores.values("2", "object_f1") == (0.0,)
+    assert scores.values("1", "warping_error") == (0.0,), "more of the same is no other topology"
+    assert scores.values("2", "warping_error")[0] > 0
+
+
+def test_wishes_for_objects_that_make_no_sense_are_refused(job, tmp_path):
+    with pytest.raises(UserError, match="add --objects numbered"):
+        wanted_of((), border=2)
+    with pytest.raises(UserError, match="choose from pieces, numbered"):
+        wanted_of((), objects="cells")
+    phantoms.make("cells", tmp_path / "data", cases=2, size=32, seed=0)
+    pictures_of_cells(tmp_path / "masks", (1, 1))
+    with pytest.raises(UserError, match="folder of masks that number objects"):
+        evaluate(tmp_path / "masks", tmp_path / "data", None, job, wanted=wanted_of((), objects="numbered"))
