@@ -1,14 +1,14 @@
 """Which cases are shown, and their pictures: some of the data, the worst and the best of what was predicted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autounet import stop
 from autounet.data.dataset import Case
 from autounet.job import Job
 from autounet.report.gather import Material
-from autounet.report.looks import Look, Targets, mean_dice, most_seen, most_wrong, plane, range_of, read_look, window
+from autounet.report.looks import Look, Plane, Targets, by_channel, mean_dice, most_seen, most_wrong, plane, range_of, read_look, window
 from autounet.report.page import Figure
 from autounet.report.pictures import draw
 from autounet.report.viewer import Volume, volume_of
@@ -54,7 +54,7 @@ def gallery(material: Material, job: Job) -> Gallery:
     shown = spread(dataset.training, OF_THE_DATA)
     masks = {one.case: one for one in ranked}
     wanted = {case.id: case for case in (*shown, *(dataset.case(one.case) for one in (*worst, *best)))}
-    made, shown_range = _Made(material.targets), range_of(material.fingerprint)
+    made, shown_range = _Made(material.targets, [c.name for c in dataset.channels]), range_of(material.fingerprint)
     in_viewer = [one.case for one in (*worst[: IN_VIEWER - 1], *best[:1])]
     with job.progress.task("picture", total=len(wanted), unit="case") as task:
         for case_id, case in wanted.items():
@@ -76,22 +76,19 @@ def gallery(material: Material, job: Job) -> Gallery:
 class _Made:
     """Pictures by case, as they come."""
 
-    def __init__(self, targets: Targets) -> None:
-        self.targets = targets
-        self.data: dict[str, Figure] = {}
-        self.scored: dict[str, Figure] = {}
+    def __init__(self, targets: Targets, channels: Sequence[str]) -> None:
+        self.targets, self.channels = targets, channels
+        self.data: dict[str, tuple[Figure, ...]] = {}  # a picture a channel
+        self.scored: dict[str, tuple[Figure, ...]] = {}
         self.volumes: dict[str, Volume] = {}
         self.notes: list[str] = []
 
     def show(self, look: Look, case: Case, scored: Scored | None, *, in_viewer: bool) -> None:
         """Everything that is made of one case while it is in memory."""
-        whole = plane(look, most_seen(look, self.targets))
-        plain = type(whole)(
-            gray_cyx=whole.gray_cyx, truth_yx=whole.truth_yx, predicted_yx=None, spacing_yx_mm=whole.spacing_yx_mm, name=whole.name
-        )
-        about = ", ".join(text for text in (case.stratum, plain.name) if text)
-        self.data[case.id] = Figure(
-            svg=draw(plain, self.targets, title=f"{case.id}, {about}"), caption=f"{case.id}{': ' if about else ''}{about}"
+        index, channels = most_seen(look, self.targets), by_channel(look)
+        self.data[case.id] = tuple(
+            self._of_the_data(plane(one, index), case, self.channels[number] if len(channels) > 1 else "")
+            for number, one in enumerate(channels)
         )
         if scored is None or look.truth_zyx is None:
             return
@@ -101,9 +98,14 @@ class _Made:
         if len(self.targets) > 1:
             words += f", lowest {scored.target} with {scored.target_dice:.3f}"
         words += f"; {wrong.name}" if wrong.name else ""
-        self.scored[case.id] = Figure(svg=draw(wrong, self.targets, title=words), caption=words)
+        self.scored[case.id] = (Figure(svg=draw(wrong, self.targets, title=words), caption=words),)
         if in_viewer and not look.flat and len(look.gray_czyx) == 1:
             self.volumes[case.id] = volume_of(look, self.targets, scored.dice)
+
+    def _of_the_data(self, whole: Plane, case: Case, channel: str) -> Figure:
+        about = ", ".join(text for text in (case.stratum, channel, whole.name) if text)
+        svg = draw(replace(whole, predicted_yx=None), self.targets, title=f"{case.id}, {about}")
+        return Figure(svg=svg, caption=f"{case.id}{': ' if about else ''}{about}")
 
     def gallery(self, shown: Sequence[str], worst: Sequence[str], best: Sequence[str], volumes: Sequence[str]) -> Gallery:
         """As much as fits the page: first the worst cases, which nobody should miss."""
@@ -111,7 +113,7 @@ class _Made:
         kept: list[tuple[Figure, ...]] = []
         for names, figures in ((worst, self.scored), (best, self.scored), (shown, self.data)):
             row = []
-            for figure in (figures[name] for name in names if name in figures):
+            for figure in (figure for name in names for figure in figures.get(name, ())):
                 left -= len(figure.svg)
                 if left >= 0:
                     row.append(figure)

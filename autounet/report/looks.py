@@ -1,7 +1,7 @@
 """Cases as the page shows them: turned to the patient, in one window of grays, with truth and prediction in the user's values."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ DARKEST, BRIGHTEST = 0.5, 99.5  # percentiles
 BESIDE = 0.5  # of the range of the structures, shown below and above it
 DIM = 100  # of 255: a colour picture whose brightest spots are darker is spread like a gray one
 SAMPLES = 200_000
+MOST_CHANNELS = 4  # of a case that are shown
 
 Targets = Sequence[tuple[str, tuple[int, ...]]]
 
@@ -37,6 +38,7 @@ class Look:
     predicted_zyx: NDArray[Any] | None
     spacing_zyx_mm: TripleMm
     flat: bool
+    further_czyx: NDArray[np.uint8] | None = None  # the channels behind the first, each in its own window
 
     @property
     def through(self) -> int:
@@ -79,6 +81,7 @@ def read_look(dataset: Dataset, case: Case, mask: Path | None, shown: tuple[floa
         predicted_zyx=None if predicted is None else orient(predicted, turn),
         spacing_zyx_mm=geometry.spacing_zyx_mm,
         flat=geometry.flat,
+        further_czyx=None if colours else _further(orient(stored.image_czyx[1:MOST_CHANNELS], turn)),
     )
 
 
@@ -106,6 +109,16 @@ def _grays(image_czyx: NDArray[Any], *, colours: bool, shown: tuple[float, float
         for z in range(len(channel)):  # a slice at a time: a float copy of a large scan would be larger than the scan
             out[z] = np.clip((np.nan_to_num(channel[z].astype(np.float32)) - low) * scale, 0, 255)
     return gray
+
+
+def _further(image_czyx: NDArray[Any]) -> NDArray[np.uint8] | None:
+    return np.concatenate([_grays(image_czyx[c : c + 1], colours=False) for c in range(len(image_czyx))]) if len(image_czyx) else None
+
+
+def by_channel(look: Look) -> tuple[Look, ...]:
+    """The same case once for every channel that is shown."""
+    further = () if look.further_czyx is None else look.further_czyx
+    return (look, *(replace(look, gray_czyx=gray_zyx[None]) for gray_zyx in further))
 
 
 def any_of(values: NDArray[Any], wanted: Sequence[int]) -> NDArray[np.bool_]:

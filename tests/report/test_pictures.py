@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from autounet.data.dataset import Dataset
 from autounet.job import Job
 from autounet.progress import Progress
 from autounet.report.gallery import PICTURE_BYTES
@@ -214,6 +215,17 @@ def test_pictures_are_shown_as_they_are_stored_and_not_in_the_viewer(tmp_path):
     assert "The worst cases" in text
     assert "Whole volumes" not in text
     assert "axial" not in text
+
+
+def test_every_channel_of_a_case_is_shown(tmp_path):
+    folder = worked(tmp_path, kind="multichannel", cases=3, size=24)
+    channels = [c.name for c in read_value(folder / "index.json", Dataset).channels]
+    assert len(channels) == 2
+    shown = page(folder).split("Some of the cases")[1]
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", shown, re.DOTALL)
+    for number in range(3):
+        for channel in channels:
+            assert any(f"_{number:03d}: " in caption and channel in caption for caption in captions), (number, channel, captions)
 
 
 def test_colours_stay_colours():
