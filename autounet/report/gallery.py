@@ -11,6 +11,7 @@ from autounet.report.gather import Material
 from autounet.report.looks import Look, Plane, Targets, by_channel, mean_dice, most_seen, most_wrong, plane, range_of, read_look, window
 from autounet.report.page import Figure
 from autounet.report.pictures import draw
+from autounet.report.turned import turned
 from autounet.report.viewer import Volume, volume_of
 from planners.errors import UserError
 
@@ -38,7 +39,7 @@ class Gallery:
     worst: tuple[Figure, ...] = ()
     best: tuple[Figure, ...] = ()
     volumes: tuple[Volume, ...] = ()
-    notes: tuple[str, ...] = ()  # what could not be shown, and why
+    notes: tuple[str, ...] = ()  # what could not be shown, and what should be looked at
 
 
 def gallery(material: Material, job: Job) -> Gallery:
@@ -67,6 +68,9 @@ def gallery(material: Material, job: Job) -> Gallery:
                 made.notes.append(f"{case_id} is not shown: {error.problem}.")
             else:
                 made.show(look, case, scored, in_viewer=case_id in in_viewer)
+                if suspicion := turned(look):
+                    made.notes.append(suspicion)
+                    job.progress.warn(suspicion)
             task.step()
     return made.gallery(
         [c.id for c in shown], [one.case for one in worst], [one.case for one in best], [c for c in in_viewer if c in made.volumes]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import product
 from xml.etree import ElementTree
 
+import nibabel
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from autounet.report.gallery import PICTURE_BYTES
 from autounet.report.looks import Look, Plane, _grays, most_seen, most_wrong, plane, range_of, window
 from autounet.report.outlines import loops, outline
 from autounet.report.pictures import draw, shrunk
+from autounet.report.turned import turned
 from autounet.stages.report import report
 from autounet.store.selection import Chosen, Selection
 from autounet.store.strict import read_value, write_value
@@ -215,6 +217,17 @@ def test_pictures_are_shown_as_they_are_stored_and_not_in_the_viewer(tmp_path):
     assert "The worst cases" in text
     assert "Whole volumes" not in text
     assert "axial" not in text
+
+
+def test_b073_a_label_that_was_flipped_under_its_header_is_seen_by_networks_that_did_not_learn_from_it(tmp_path):
+    folder = worked(tmp_path, cases=4, size=32)
+    label = sorted((tmp_path / "data" / "labels").iterdir())[2]
+    stored = nibabel.load(label)
+    nibabel.save(nibabel.Nifti1Image(np.asarray(stored.dataobj)[::-1].copy(), stored.affine, stored.header), label)
+    text = page(folder)
+    (said,) = re.findall(r"organs_\d+: its label fits the prediction far better with .* exchanged", text)
+    assert "organs_002" in said
+    assert turned(replace(look(np.zeros((1, 4, 4, 4)), np.ones((4, 4, 4)), np.ones((4, 4, 4))), flat=True)) is None
 
 
 def test_every_channel_of_a_case_is_shown(tmp_path):
