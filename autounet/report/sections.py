@@ -10,6 +10,7 @@ from autounet.report.gallery import Gallery
 from autounet.report.gather import Material
 from autounet.report.page import Figure, Page, Pictures, Section, Table
 from autounet.report.scores_section import cases_section, legend_of, scores_section
+from autounet.report.speed import FoldSpeed, measured
 from autounet.report.viewer import Volume
 from planners.fingerprint import Fingerprint
 from planners.network_picture import network_svg
@@ -152,24 +153,38 @@ def _speed(material: Material) -> Section | None:
             str(f.fold),
             f"{f.iterations:,}",
             f"{f.seconds / 60:.1f}",
-            f"{f.seconds / f.iterations:.3f}" if f.iterations else "",
+            _step(f),
             f"{f.waited_seconds / f.seconds:.0%}" if f.seconds else "",
+            "" if f.held_bytes is None else f"{f.held_bytes / 2**30:.2f}",
             "" if f.seconds_per_case is None else f"{f.seconds_per_case:.2f}",
             f.execution,
         )
         for f in material.folds
     )
-    head = ("Configuration", "Fold", "Steps", "Minutes", "Seconds a step", "Waited for data", "Seconds a case to predict", "Where and how")
-    table = Table(head=head, rows=rows, numeric=(False, True, True, True, True, True, True, False))
+    head = ("Configuration", "Fold", "Steps", "Minutes", "Seconds a step", "Waited for data", "GiB held", "Seconds a case to predict")
+    table = Table(head=(*head, "Where and how"), rows=rows, numeric=(False, *(True,) * 7, False))
     return Section(id="speed", title="Speed and memory", facts=_memory(material), tables=(("", table), *_presets(material)))
 
 
+def _step(fold: FoldSpeed) -> str:
+    """The median, or the mean where the log of the fold is gone."""
+    if fold.step_seconds is not None:
+        return f"{fold.step_seconds:.3f}"
+    return f"{fold.seconds / fold.iterations:.3f}" if fold.iterations else ""
+
+
 def _memory(material: Material) -> tuple[tuple[str, str], ...]:
+    """What was planned beside what was measured."""
     facts = []
     names = {fold.configuration for fold in material.folds}
     for one in material.plan.configurations if material.plan else ():
-        if one.name in names and one.memory.training_bytes:
-            facts.append((f"{one.name}, to train", f"{one.memory.training_bytes / 2**30:.1f} GiB planned"))
+        if one.name not in names:
+            continue
+        planned = f"{one.memory.training_bytes / 2**30:.1f} GiB planned" if one.memory.training_bytes else ""
+        said = ", ".join(words for words in (planned, measured(material.folds, one.name).words) if words)
+        if said:
+            facts.append((f"{one.name}, to train", said))
+        if one.memory.inference_bytes:
             facts.append((f"{one.name}, to predict", f"{one.memory.inference_bytes / 2**30:.1f} GiB planned"))
     if material.model_bytes:
         facts.append(("The model file", f"{material.model_bytes / 1e6:.1f} MB"))

@@ -377,4 +377,5 @@ def _record(run: _Run, trained: "Trained", recipe: Recipe, scores: list[dict[str
         validated=tuple(c for c in held_out if c not in failed),
         failed_cases=tuple(failed),
         ended_at_plateau=trained.state.decay_from is not None,
+        held_bytes=trained.held_bytes,
     )

@@ -1,4 +1,4 @@
-"""Memory that is freed stays with the process while it trains."""
+"""Memory that is freed stays with the process while it trains, and goes back before the next fold."""
 
 import sys
 from contextlib import suppress
@@ -20,3 +20,13 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(MMAP_MAX, 0)
         libc.mallopt(TRIM_THRESHOLD, 2**31 - 1)
+
+
+def give_back_freed_memory() -> None:
+    """Hand what an earlier fold freed back to the system, or it would be counted as the next one's."""
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -28,6 +28,7 @@ from autounet.training.execution import Execution, execution
 from autounet.training.learner import Learner, make_learner
 from autounet.training.loader import THREADS, Loader, Workers, waiting_in_words
 from autounet.training.loop import Surroundings, Training, Validate, alone, averaged, begin
+from autounet.training.probe import meter_of
 from autounet.training.recipe import Recipe
 from autounet.training.sample import ReadCase, Source
 from autounet.training.state import Progressed
@@ -61,6 +62,7 @@ class Trained:
     weights: dict[str, Tensor]
     state: Progressed
     waited_seconds: float
+    held_bytes: int | None = None  # of memory, at most; None: nothing was trained, or the device does not tell
 
 
 def train_fold(fold: Fold, job: Job, rank: Rank = ALONE) -> Trained:
@@ -80,7 +82,9 @@ def train_fold(fold: Fold, job: Job, rank: Rank = ALONE) -> Trained:
         keep_freed_memory()
     elif how.device.type == "cuda" and how.device.index is not None:
         torch.cuda.set_device(how.device)  # what is made without a word about the device is made here, too
-    recipe = fold.recipe
+    recipe, meter = fold.recipe, meter_of(how.device)
+    if meter is not None:
+        meter.begin()
     make_folder(fold.folder)
     learner = fresh_learner(fold, how, summed if rank.count > 1 else None)
     learner.synchronise = mean_gradients if rank.count > 1 else None
@@ -109,13 +113,16 @@ def train_fold(fold: Fold, job: Job, rank: Rank = ALONE) -> Trained:
         )
         training = begin(recipe, learner, around)
         log.event("begin_fold", execution=str(learner.execution), step=training.state.step, threads=threads, cases=len(fold.cases))
+        first_step = training.state.step
         waited = _run(fold, training, threads, rank)
+        held = meter.peak_bytes() if meter is not None and training.state.step > first_step else None
+        log.event("held", bytes=held)
     around.draw()
     weights = learner.final_weights()
     with averaged(learner):
         pass  # leaves the network in eval mode
     learner.network.load_state_dict(weights)
-    return Trained(network=learner.network.eval(), weights=weights, state=training.state, waited_seconds=waited)
+    return Trained(network=learner.network.eval(), weights=weights, state=training.state, waited_seconds=waited, held_bytes=held or None)
 
 
 def _nothing() -> None:

@@ -1,13 +1,15 @@
-"""One real training step on the accelerator: what it holds beyond what was predicted, or that it does not fit."""
+"""What training really holds: of one real step before it, to see whether it fits, and of a fold when it is trained."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
+from autounet import machine
 from autounet.losses.level import Targets
 from autounet.losses.segmentation import SegmentationLoss
 from autounet.networks import build
+from autounet.training.allocation import give_back_freed_memory
 from autounet.training.execution import execution
 from autounet.training.learner import make_learner
 from autounet.training.sample import Batch
@@ -28,7 +30,7 @@ class Meter:
 
 def measured_bytes(plan: Plan, configuration: Configuration, device: str, meter: Meter | None = None) -> int | None:
     """The peak of a few real steps; None when the device ran out of memory."""
-    meter = meter or _cuda_meter(torch.device(device))
+    meter = meter or cuda_meter(torch.device(device))
     meter.begin()
     try:
         _steps(plan, configuration, device)
@@ -54,7 +56,20 @@ def _steps(plan: Plan, configuration: Configuration, device: str) -> None:
         learner.step(batch, schedule.learning_rate, configuration.accumulate)
 
 
-def _cuda_meter(device: torch.device) -> Meter:
+def meter_of(device: torch.device) -> Meter | None:
+    """None where the device does not tell."""
+    if device.type == "cuda":
+        return cuda_meter(device)
+    return _host_meter() if device.type == "cpu" else None
+
+
+def _host_meter() -> Meter:
+    """Of this process: what a step frees stays with it (`keep_freed_memory`), so what it holds at the end is the most it held."""
+    return Meter(give_back_freed_memory, machine.process_tree_bytes)
+
+
+def cuda_meter(device: torch.device) -> Meter:
+    """Of torch's pool, and of what the device holds beside it for this process."""
     others = 0
 
     def beside() -> int:

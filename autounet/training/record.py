@@ -31,3 +31,4 @@ class RunRecord:
     validated: tuple[str, ...]
     failed_cases: tuple[str, ...] = ()
     ended_at_plateau: bool = False  # before its planned end, because nothing was gained any more
+    held_bytes: int | None = None  # of memory while training, at most, program included; None: the device does not tell

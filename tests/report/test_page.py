@@ -24,6 +24,8 @@ from autounet.store.selection import (
     TargetScore,
 )
 from autounet.store.strict import read_value, write_value
+from planners.hardware import GiB
+from planners.plan import MemoryEstimate, Plan
 from tests.tiny_models import configuration, fingerprint_of, plan_of
 
 EVIL = "<script>alert('x')</script>"
@@ -94,6 +96,26 @@ def test_everything_that_was_chosen_is_said_with_how_sure_it_is(work):
     speed = text.split("Speed and memory</h2>")[1]
     for said in ("--fast", "1.23", "0.500", "5%"):
         assert said in speed, said
+
+
+def test_what_a_training_took_stands_beside_what_was_planned(work):
+    plan = read_value(work / "plan.json", Plan)
+    planned = replace(plan.configurations[0], memory=MemoryEstimate(training_bytes=4 * GiB, inference_bytes=GiB))
+    write_value(work / "plan.json", replace(plan, configurations=(planned,)))
+    # A score of a whole volume lies between the third and the fourth step; the fifth was made twice, before and after a kill.
+    logs = {0: [(1, 9.0), (2, 9.5), (3, 10.0), (4, 40.0), (5, 40.5), (5, 40.4), (6, 40.9)], 1: [(1, 5.0), (2, 5.7), (3, 6.4)]}
+    for fold, steps in logs.items():
+        folder = work / "runs" / "3d_fullres" / f"fold_{fold}"
+        folder.mkdir(exist_ok=True)
+        events = [json.dumps({"kind": "train", "step": step, "seconds": seconds, "loss": 0.1}) for step, seconds in steps]
+        (folder / "events.jsonl").write_text("\n".join(events) + "\n{torn")
+        record = {"configuration": "3d_fullres", "fold": fold, "iterations": 6, "seconds": 50.0, "execution": "cpu", "waited_seconds": 0.0}
+        (folder / "run.json").write_text(json.dumps(record | {"held_bytes": (5 + fold) * GiB // 2}))
+    text = page(work).split("Speed and memory</h2>")[1]
+    assert "4.0 GiB planned, 3.0 GiB measured, 0.600 s a step measured" in text  # the most of both; the median of 0.5 and 0.7
+    assert "1.0 GiB planned" in text
+    rows = [re.findall(r"<td[^>]*>([^<]*)<", row) for row in re.findall(r"<tr>(.*?)</tr>", text, re.DOTALL)]
+    assert [row[4:7] for row in rows if row[:1] == ["3d_fullres"]] == [["0.500", "0%", "2.50"], ["0.700", "0%", "3.00"]]
 
 
 def test_a_class_has_those_metrics_beside_its_dice_that_were_scored(work):

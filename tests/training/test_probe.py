@@ -1,10 +1,14 @@
 """A probe runs the real step; a device out of memory is an answer, not an error."""
 
+import sys
+
+import numpy as np
 import pytest
 import torch
 
 from autounet.training import probe
-from autounet.training.probe import CONTEXT_BYTES, Meter, measured_bytes
+from autounet.training.allocation import keep_freed_memory
+from autounet.training.probe import CONTEXT_BYTES, Meter, measured_bytes, meter_of
 from planners.default import plan_default
 from planners.hardware import Budget, GiB
 from tests.planners.cases import CPU, alike
@@ -57,3 +61,23 @@ def test_what_other_programs_hold_is_not_measured(others: int, unknown: int, mon
     monkeypatch.setattr(probe, "_steps", steps)
     held = measured_bytes(TINY, TINY.configuration("3d_fullres"), "cuda")
     assert held == 5 * GiB + GiB // 2 + GiB // 4 + unknown  # at most a tenth of a GiB of others cannot be told from the context
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory of a process is read from /proc")
+def test_of_a_fold_what_it_freed_counts_and_what_was_freed_before_does_not() -> None:
+    def take() -> None:
+        np.ones(2**25)  # 256 MiB, freed at once
+
+    meter = meter_of(torch.device("cpu"))
+    assert meter is not None
+    keep_freed_memory()
+    meter.begin()
+    before = meter.peak_bytes()
+    take()
+    assert meter.peak_bytes() - before == pytest.approx(2**28, rel=0.05)
+    meter.begin()
+    assert meter.peak_bytes() - before < 2**25
+
+
+def test_a_device_that_does_not_tell_is_not_asked() -> None:
+    assert meter_of(torch.device("mps")) is None
