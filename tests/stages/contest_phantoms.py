@@ -75,8 +75,7 @@ def add_rods(made: Made, rng: np.random.Generator, columns: tuple[float, ...]) -
 
 def add_blocks(made: Made, rng: np.random.Generator) -> None:
     """Four lanes, in each a bright or dark mark at one corner of the volume that tells the class of the block at the other."""
-    for lane in range(4):
-        value = rng.choice(BOTH)
+    for lane, value in enumerate(rng.permutation((*BOTH, *BOTH))):
         rows = slice(8 * lane, 8 * lane + 6)
         made.image_zyx[0:8, rows, MARKED] += 2.0 if value == 1 else -2.0
         first = 2 * rng.integers(6, 8)
