@@ -34,14 +34,14 @@ class Cells:
         return Cells(self.index_p.index_select(0, chosen), self.shares_ap.index_select(1, chosen), self.offsets)
 
     def corners(self, flat: Tensor) -> Tensor:
-        """(corner, point): what a flat map holds there."""
-        values = torch.empty(len(self.offsets), len(self.index_p), dtype=flat.dtype, device=flat.device)
+        """(corner, …, point): what flat maps (…, voxel) hold there."""
+        values = torch.empty(len(self.offsets), *flat.shape[:-1], len(self.index_p), dtype=flat.dtype, device=flat.device)
         for corner, offset in enumerate(self.offsets):
-            torch.index_select(flat[offset:], 0, self.index_p, out=values[corner])
+            torch.index_select(flat[..., offset:], -1, self.index_p, out=values[corner])
         return values
 
     def blended(self, values_kp: Tensor) -> Tensor:
-        """(point): the corners' values, linearly interpolated."""
+        """(…, point): the corners' values, linearly interpolated."""
         for share in reversed(self.shares_ap.unbind(0)):
             values_kp = torch.lerp(values_kp[0::2], values_kp[1::2], share)
         return values_kp[0]
@@ -77,9 +77,10 @@ class _Ballot:
     """One label map: points in cells of one label are told at once, the others wait until there are enough to vote together."""
 
     def __init__(self, flat: Tensor, strides: tuple[int, ...]) -> None:
-        self.flat, self.mark = flat, torch.iinfo(flat.dtype).max
+        self.flat, self.mark = flat, torch.iinfo(flat.dtype).max - 1
         mixed = _mixed(flat, strides)
-        self.marked = torch.maximum(flat[: len(mixed)], mixed.to(flat.dtype).mul_(self.mark))
+        # The mark in mixed cells, else "outside", which is below every label and therefore changes none.
+        self.marked = torch.maximum(flat[: len(mixed)], mixed.to(flat.dtype).mul_(self.mark - OUTSIDE).add_(OUTSIDE))
         self.waiting: list[tuple[Tensor, Cells]] = []
 
     def count(self, out: Tensor, here: slice, cells: Cells) -> None:

@@ -141,6 +141,16 @@ def test_in_plane_warps_agree_with_the_general_ones():
     assert torch.equal(labels, general[1][0])
 
 
+def test_far_from_the_volume_and_outside_the_mask_there_is_no_label():
+    image, label = volume((12, 14, 16))
+    label[:, :7] = -1  # outside the mask
+    turned = Drawn(matrix=rows(rotation(np.array([0.1, 0, 0]), in_plane=True) @ np.diag([1, 1.4, 1.4])))
+    _, labels = warp(image, label, turned, (12, 20, 24), (0, -3, -4))
+    assert labels[:, :9].unique().tolist() == [-1]  # nine rows and a half down, and then turned by a tenth
+    assert labels[:, 17:].unique().tolist() == [-1]
+    assert labels[:, 11:13, 10:14].min() >= 0
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_the_box_that_is_read_holds_every_voxel_that_the_warp_needs(seed):
     rng = np.random.default_rng(seed)
