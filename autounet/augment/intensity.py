@@ -140,23 +140,34 @@ def blur_matrix(size: int, taps: NDArray[np.float32]) -> NDArray[np.float32]:
     matrix = np.zeros((size, size), np.float32)
     rows = np.arange(size)
     for index, weight in enumerate(taps):
-        source = np.abs(rows + (index - len(taps) // 2))
-        source = np.where(source >= size, 2 * (size - 1) - source, source).clip(0, size - 1)
-        matrix[rows, source] += weight  # each row once, so none is lost
+        matrix[rows, mirrored(rows + (index - len(taps) // 2), size)] += weight  # each row once, so none is lost
     return matrix
 
 
+def mirrored(rows: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Rows beyond either end, as the rows that they are mirror images of."""
+    source = np.abs(rows)
+    inside: NDArray[np.int64] = np.where(source >= size, 2 * (size - 1) - source, source).clip(0, size - 1)
+    return inside
+
+
 def coarse_matrix(size: int, coarse: int) -> NDArray[np.float32]:
-    """(size, size): take the nearest voxel of each coarse cell, then interpolate linearly between their centres."""
+    """(size, size): what `coarse_cells` says, as a product."""
+    rows = np.arange(size)
+    below, above, share = coarse_cells(size, coarse)
+    matrix = np.zeros((size, size), np.float32)
+    matrix[rows, below] = 1 - share
+    matrix[rows, above] += share
+    return matrix
+
+
+def coarse_cells(size: int, coarse: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Nearest voxel of each coarse cell, linear between cells: the two voxels that each is mixed from, and the share of the second."""
     rows = np.arange(size)
     picked = np.minimum(((np.arange(coarse, dtype=np.float32) + 0.5) * np.float32(size / coarse)).astype(np.int64), size - 1)
     at = ((rows + 0.5) * (coarse / size) - 0.5).clip(0, coarse - 1)
     below = at.astype(np.int64)
-    share = (at - below).astype(np.float32)
-    matrix = np.zeros((size, size), np.float32)
-    matrix[rows, picked[below]] = 1 - share
-    matrix[rows, picked[np.minimum(below + 1, coarse - 1)]] += share
-    return matrix
+    return picked[below], picked[np.minimum(below + 1, coarse - 1)], (at - below).astype(np.float32)
 
 
 def _logarithm(values: Tensor) -> Tensor:

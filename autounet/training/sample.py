@@ -1,10 +1,10 @@
 """One sample: its place and its fate are drawn, then only the box that they need is read."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from autounet.augment.backend import Backend, backend
 from autounet.augment.draw import Drawn, draw
 from autounet.augment.gather import OUTSIDE
 from autounet.augment.spatial import flipped
+from autounet.augment.together import Box
 from autounet.losses.level import Targets
 from autounet.losses.maps import border_weights, skeletons
 from autounet.rng import generator
@@ -23,6 +24,7 @@ from autounet.training.recipe import Recipe
 from planners.errors import UserError
 
 Span = tuple[int, int]
+Made = TypeVar("Made")
 
 
 class SampleError(UserError):
@@ -49,6 +51,15 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Raw:
+    """What was read for a sample, and its fate, which is not done yet."""
+
+    box: Box
+    annotated_k: Tensor | None
+    case: str
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Samples as the network takes them: two-dimensional ones without the first axis."""
 
@@ -69,20 +80,39 @@ class Source:
 
     def sample(self, step: int, position: int) -> Sample:
         """The sample at that place of that step, whoever asks, in whatever order."""
-        recipe = self.recipe
-        configuration = recipe.configuration
+        return self._blamed(step, position, self._made)
+
+    def raw(self, step: int, position: int, device: torch.device) -> Raw:
+        """The same before anything is done to it: whatever is drawn or read here is what `sample` draws and reads."""
+
+        def packed(place: Place, rng: np.random.Generator) -> Raw:
+            box = self._box(place, self._drawn(rng)).packed(self.recipe.configuration.patch_zyx, device)
+            return Raw(box, self._annotated(place.case), place.case)
+
+        return self._blamed(step, position, packed)
+
+    def _blamed(self, step: int, position: int, make: Callable[[Place, np.random.Generator], Made]) -> Made:
+        recipe, configuration = self.recipe, self.recipe.configuration
         rng = generator(recipe.seed, "sample", configuration.name, recipe.fold, step, position)
         with blamed(f"sample {position} of step {step} cannot be made"):
             place = choose(self.cases, configuration, recipe.plan.labels, position, rng, self.present)
         with blamed(f"sample {position} of step {step} cannot be made", place.case):
-            return self._made(place, rng)
+            return make(place, rng)
+
+    def _drawn(self, rng: np.random.Generator) -> Drawn:
+        configuration = self.recipe.configuration
+        return draw(configuration.augmentation, len(self.recipe.plan.channels), configuration.dimensions == 2, rng)
 
     def _made(self, place: Place, rng: np.random.Generator) -> Sample:
-        recipe, configuration = self.recipe, self.recipe.configuration
-        drawn = draw(configuration.augmentation, len(recipe.plan.channels), configuration.dimensions == 2, rng)
-        image, labels = self._read(place, drawn)
+        drawn = self._drawn(rng)
+        box = self._box(place, drawn)
+        if drawn.warped:
+            patch = self.recipe.configuration.patch_zyx
+            image, labels = self._augmenter.warp(box.image_czyx, box.labels_nzyx, drawn, patch, box.middle_zyx)
+        else:
+            image, labels = (flipped(maps, drawn.flips).contiguous() for maps in (box.image_czyx, box.labels_nzyx))
         image = self._augmenter.effects(image, drawn, rng)
-        for channel in recipe.masked_channels:
+        for channel in self.recipe.masked_channels:
             image[channel].masked_fill_(labels[0] < 0, 0.0)
         return self._finished(place.case, image, labels, drawn, rng)
 
@@ -97,8 +127,8 @@ class Source:
             self._present[name] = self.cases[name].locations.classes_present
         return self._present[name]
 
-    def _read(self, place: Place, drawn: Drawn) -> tuple[Tensor, Tensor]:
-        """The augmented image (c, z, y, x), and label and, in a cascade, previous label (n, z, y, x)."""
+    def _box(self, place: Place, drawn: Drawn) -> Box:
+        """The image (c, z, y, x), and label and, in a cascade, previous label (n, z, y, x), as far as they are needed."""
         patch = self.recipe.configuration.patch_zyx
         case = self.cases[place.case]
         spans = drawn.box(place.lower_zyx, patch)
@@ -112,10 +142,9 @@ class Source:
             own[...] = found
         image, labels = torch.from_numpy(image_np), torch.from_numpy(labels_np)
         if not drawn.warped:
-            filled = (_padded(image, spans, inside, 0.0), _padded(labels, spans, inside, OUTSIDE))
-            return flipped(filled[0], drawn.flips).contiguous(), flipped(filled[1], drawn.flips).contiguous()
-        middle = [lower + (edge - 1) / 2 - part.start for lower, edge, part in zip(place.lower_zyx, patch, inside, strict=True)]
-        return self._augmenter.warp(image, labels, drawn, patch, (middle[0], middle[1], middle[2]))
+            image, labels = _padded(image, spans, inside, 0.0), _padded(labels, spans, inside, OUTSIDE)
+        z, y, x = (lower + (edge - 1) / 2 - part.start for lower, edge, part in zip(place.lower_zyx, patch, inside, strict=True))
+        return Box(image_czyx=image, labels_nzyx=labels, drawn=drawn, middle_zyx=(z, y, x))
 
     def _finished(self, case: str, image: Tensor, labels: Tensor, drawn: Drawn, rng: np.random.Generator) -> Sample:
         labels.clamp_min_(0)  # outside is background
@@ -131,14 +160,18 @@ class Source:
         classes = len(plan.labels.classes)
         skeleton = torch.from_numpy(skeletons(label.numpy(), classes)) if "skeleton_recall" in kinds else None
         border = torch.from_numpy(border_weights(label.numpy(), classes)) if "border_cross_entropy" in kinds else None
-        drawn_classes = self.recipe.annotated_classes.get(case)
-        annotated = None
-        if self.recipe.annotated:
-            annotated = torch.ones(classes, dtype=torch.bool)
-            if drawn_classes is not None:
-                annotated = torch.zeros(classes, dtype=torch.bool)
-                annotated[[0, *drawn_classes]] = True
-        return Sample(image, label, annotated, skeleton, border, case)
+        return Sample(image, label, self._annotated(case), skeleton, border, case)
+
+    def _annotated(self, case: str) -> Tensor | None:
+        """Which classes of a case were drawn, where there are cases in which some were not."""
+        if not self.recipe.annotated:
+            return None
+        classes, drawn = len(self.recipe.plan.labels.classes), self.recipe.annotated_classes.get(case)
+        if drawn is None:
+            return torch.ones(classes, dtype=torch.bool)
+        annotated = torch.zeros(classes, dtype=torch.bool)
+        annotated[[0, *drawn]] = True
+        return annotated
 
 
 @contextmanager

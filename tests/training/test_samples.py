@@ -128,6 +128,17 @@ def test_outside_the_mask_a_masked_channel_is_zero_whatever_noise_was_added():
     assert int(sample.label_zyx.min()) == 0
 
 
+def test_outside_the_mask_a_masked_channel_is_zero_after_a_turn_too():
+    held = case(1, (16, 16, 16))
+    held.label_zyx[:, :, :8] = -1
+    noise = Step(kind="noise", probability=1.0, low=0.1, high=0.1)
+    made = recipe(augmentation=Augmentation(steps=(Step(kind="rotation", probability=1.0, low=0.2, high=0.2), noise), in_plane_only=True))
+    plan = replace(made.plan, channels=(ChannelPlan(name="mr", modality="mr", scheme="zscore", mask_outside=True),))
+    sample = Source(recipe=replace(made, plan=plan), cases={"a": held}).sample(0, 0)
+    assert float(sample.image_czyx[..., :4].abs().max()) == 0
+    assert float(sample.image_czyx[:, 5:11, 5:11, 12:15].abs().min()) > 0
+
+
 def test_a_partly_annotated_case_says_which_classes_were_drawn():
     made = replace(recipe(), annotated=(("a", (1,)),))
     seen = {}
