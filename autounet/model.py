@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,8 @@ from planners.plan import Plan
 
 if TYPE_CHECKING:
     from autounet.images.image import Header, ImageInfo
-    from autounet.inference.ensemble import Ensemble
+    from autounet.inference.engines import EngineName, Found
+    from autounet.inference.ensemble import Ensemble, Options
     from autounet.inference.outlook import Outlook, Pace
     from autounet.inference.settings import Member
     from autounet.inference.witness import Onlooker
@@ -81,6 +83,7 @@ class Wish:
     mirror: bool | None = None
     folds: int = 0
     precision: Precision | None = None
+    engine: "EngineName" = "torch"  # who runs the networks on a processor; `auto`: OpenVINO where it is there and agrees
     probabilities: bool = False
     uncertainty: bool = False
     classes: tuple[str, ...] | None = None  # only these; the others become background
@@ -100,6 +103,8 @@ class Model:
     def __init__(self, bundle: Bundle, device: str = "auto", members: "Mapping[str, Sequence[Member]] | None" = None) -> None:
         self.bundle = bundle
         self.ensemble: Ensemble = _ensemble(bundle, device, members)
+        self._engines: dict[tuple[object, ...], Found] = {}
+        self._engines_lock = Lock()
 
     @property
     def plan(self) -> Plan:
@@ -196,7 +201,25 @@ class Model:
 
         return Pace(next(iter(self.ensemble.members.values())))
 
-    def _options(self, wish: Wish) -> Any:
+    def engine(self, wish: Wish = DEFAULT) -> "Found":
+        """Who will run the networks of such a call; compared with torch once, when it is another."""
+        from autounet.inference.engines import Found, find_engine
+        from autounet.inference.golden import made_up_image
+
+        if wish.engine == "torch":
+            return Found(None)
+        told = (wish.engine, wish.precision, wish.threads)
+        with self._engines_lock:
+            if told not in self._engines:
+                selection, options = self.bundle.selection, self._options_of(wish)
+                made_up = made_up_image(self.plan, self.bundle.fingerprint, selection)
+                self._engines[told] = find_engine(wish.engine, self.ensemble, made_up, options)
+            return self._engines[told]
+
+    def _options(self, wish: Wish) -> "Options":
+        return replace(self._options_of(wish), engine=self.engine(wish).engine)
+
+    def _options_of(self, wish: Wish) -> "Options":
         from autounet.inference.ensemble import Options
 
         options = Options(

@@ -31,6 +31,7 @@ class Sizes:
     step_fraction: float = 0.5
     streamed: bool = False  # its rows are resampled on the way
     accumulator_bytes: int = 4  # a value: 4, or 2 when memory is short
+    maps_share: float = 1.0  # what an engine holds for a patch, against torch
     on_host: bool = False  # the accumulator of a device that has no room for it
 
     @property
@@ -71,7 +72,7 @@ class Sizes:
         load = Load(architecture=chosen.architecture, patch_zyx=chosen.patch_zyx, channels=self.inputs, heads=self.channels, cpu=True)
         once = max(inference_bytes(load), chosen.memory.inference_bytes)
         workspace = CPU_LAYOUTS * 4 * patch * chosen.architecture.features[0]
-        return self.in_flight * (once + workspace + 4 * patch * self.channels) + 8 * patch * self.channels
+        return self.in_flight * (int(self.maps_share * once) + workspace + 4 * patch * self.channels) + 8 * patch * self.channels
 
 
 def estimate(sizes: Sequence[Sizes], stored_shape: Triple, extra_maps: int, base_bytes: int) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from autounet.store.selection import Chosen
 from planners.errors import UserError
 from planners.hardware import Precision
 from planners.plan import Configuration, Plan
+
+if TYPE_CHECKING:
+    from autounet.inference.openvino_engine import OpenVino
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +47,12 @@ class Options:
     threads: int | None = None
     max_ram_bytes: int | None = None
     gpu_memory_bytes: int | None = None
+    engine: "OpenVino | None" = None  # None: torch
 
     def settings(self, configuration: Configuration) -> InferenceSettings:
         """The plan's, with this call's changes."""
         settings = InferenceSettings.of(configuration)
-        settings = replace(settings, probabilities=self.probabilities, uncertainty=self.uncertainty)
+        settings = replace(settings, probabilities=self.probabilities, uncertainty=self.uncertainty, engine=self.engine)
         settings = settings if self.precision is None else replace(settings, precision=self.precision)
         if self.step_fraction is not None:
             settings = replace(settings, step_fraction=self.step_fraction)

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from autounet.inference.heads import split_heads
 from autounet.inference.processor import on_processor, processor_has_bfloat16
 from autounet.inference.settings import InferenceSettings, Member
+from autounet.networks.unet import UNet
 from planners.errors import UserError
 
 if TYPE_CHECKING:
     from planners.fingerprint import Triple
 
-OUT_OF_MEMORY_WORDS = ("can't allocate memory", "out of memory", "not enough memory", "alloc_failed")
+OUT_OF_MEMORY_WORDS = ("can't allocate memory", "out of memory", "not enough memory", "alloc_failed", "bad_alloc")
 
 
 Item = tuple[int, tuple[int, ...]]  # a tile, and the axes along which it is mirrored
@@ -42,7 +43,7 @@ class Voters:
             self.channels = self.late_head.weight.shape[1]
         self.device = device_of(members[0])
         if self.device.type == "cpu":
-            self.networks = [on_processor(network, settings.precision) for network in self.networks]
+            self.networks = [twin_of(network, settings) for network in self.networks]
         self.flips = mirror_subsets(settings.mirror_axes)
         self.settings = settings
         self.in_flight = max(in_flight, 1)
@@ -206,6 +207,13 @@ def entropy(probabilities: Tensor, axis: int) -> Tensor:
 def mirror_subsets(axes: Sequence[int]) -> tuple[tuple[int, ...], ...]:
     """Every subset of the axes, as dimensions of (c, z, y, x)."""
     return tuple(tuple(axis + 1 for axis in subset) for count in range(len(axes) + 1) for subset in combinations(sorted(axes), count))
+
+
+def twin_of(network: nn.Module, settings: InferenceSettings) -> nn.Module:
+    """The network as a processor runs it fastest, or as the engine does that was asked for."""
+    if settings.engine is not None and type(network) is UNet and not network.training:
+        return settings.engine.twin(network, settings.precision)
+    return on_processor(network, settings.precision)
 
 
 def device_of(member: Member) -> torch.device:

@@ -1,9 +1,11 @@
 """A made-up image and what the model makes of it, so that an installation can be checked without a patient's data."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autounet.images.geometry import Geometry, geometry_from_affine, picture_geometry
 from autounet.inference.ensemble import Ensemble, Options, predict_case
@@ -18,8 +20,25 @@ VOXELS = 2**18
 SAME = 0.999  # of the voxels: another processor rounds otherwise
 
 
+@dataclass(frozen=True, slots=True)
+class MadeUp:
+    """An image of no patient, always the same for a model."""
+
+    image_czyx: NDArray[np.float32]
+    spacing_zyx_mm: TripleMm
+
+
 def make_golden(plan: Plan, fingerprint: Fingerprint, selection: Selection, members: Mapping[str, Sequence[Member]]) -> Golden:
-    """Smooth noise in the range of the training data's intensities, predicted by the first fold of each voter, unmirrored."""
+    """The made-up image, predicted by the first fold of each voter, unmirrored."""
+    made_up = made_up_image(plan, fingerprint, selection)
+    z, y, x = made_up.image_czyx.shape[1:]
+    geometry = geometry_of(plan, (z, y, x), made_up.spacing_zyx_mm)
+    label = predict_case(Ensemble(plan, members, selection.members), made_up.image_czyx, geometry, golden_options())
+    return Golden(image_czyx=made_up.image_czyx, label_zyx=label.label_zyx.astype(np.int32), spacing_zyx_mm=made_up.spacing_zyx_mm)
+
+
+def made_up_image(plan: Plan, fingerprint: Fingerprint, selection: Selection) -> MadeUp:
+    """Smooth noise in the range of the training data's intensities, of about the size of a patch."""
     from scipy import ndimage
 
     configuration = plan.configuration(selection.members[0].configuration)
@@ -36,9 +55,7 @@ def make_golden(plan: Plan, fingerprint: Fingerprint, selection: Selection, memb
         low, high = seen.foreground.percentile_00_5, seen.foreground.percentile_99_5
         share = (noise - noise.min()) / max(np.ptp(noise), 1e-9)
         channels.append((low + share * (high - low)).astype(np.float32))
-    image = np.stack(channels)
-    label = predict_case(Ensemble(plan, members, selection.members), image, geometry_of(plan, image.shape[1:], mm), golden_options())
-    return Golden(image_czyx=image, label_zyx=label.label_zyx.astype(np.int32), spacing_zyx_mm=mm)
+    return MadeUp(np.stack(channels), mm)
 
 
 def golden_options() -> Options:

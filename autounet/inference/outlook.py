@@ -103,6 +103,7 @@ def _sizes(ensemble: Ensemble, chosen: Chosen, geometry: Geometry, options: Opti
         members=len(members),
         step_fraction=settings.step_fraction,
         streamed=frame.shape_zyx != frame.cropped_shape_zyx,
+        maps_share=settings.maps_share(len(members)),
     )
 
 

@@ -111,7 +111,12 @@ def _run(
             sweep.voters.employ(pool, workers)
         export = Export(exported, panels[0].frame, decision, wanted, threads)
         export.witness = witness
-        return export.run()
+        try:
+            return export.run()
+        finally:
+            for panel in panels:
+                if panel.settings.engine is not None:
+                    panel.settings.engine.release()
 
 
 def _sweep(panel: Panel, decision: Decision, order: Triple, threads: int) -> Sweep:
@@ -157,6 +162,7 @@ def _sizes(sweep: Sweep, panel: Panel) -> Sizes:
         members=len(panel.members),
         step_fraction=panel.settings.step_fraction,
         streamed=panel.source.streamed,
+        maps_share=panel.settings.maps_share(len(panel.members)),
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from autounet.networks.unet import UNet
+from planners.hardware import Precision
 
 WIDE = 16  # channels from which bfloat16 is faster with the channels last; float32 keeps its layout, norms are summed more exactly in it
 
@@ -45,11 +46,16 @@ class OnProcessor(nn.Module):
         return self.network(image.to(self.dtype).contiguous(memory_format=self.layout))  # type: ignore[no-any-return]
 
 
-def on_processor(network: nn.Module, precision: str) -> nn.Module:
+def computed_in(precision: Precision) -> Precision:
+    """What this processor computes in when that is asked for."""
+    return "bfloat16" if precision == "bfloat16" and processor_has_bfloat16() else "float32"
+
+
+def on_processor(network: nn.Module, precision: Precision) -> nn.Module:
     """The fastest twin of a network; itself, when it is of an unknown kind or oneDNN is not there."""
     if type(network) is not UNet or "forward" in vars(network) or network.training or not torch.backends.mkldnn.is_available():
         return network
-    return OnProcessor(network, torch.bfloat16 if precision == "bfloat16" and processor_has_bfloat16() else torch.float32)
+    return OnProcessor(network, torch.bfloat16 if computed_in(precision) == "bfloat16" else torch.float32)
 
 
 def processor_has_bfloat16() -> bool:

@@ -13,6 +13,8 @@ from planners.plan import Configuration
 if TYPE_CHECKING:
     from torch import nn
 
+    from autounet.inference.openvino_engine import OpenVino
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -35,6 +37,7 @@ class InferenceSettings:
     batch_tiles: int | None = None  # None: as many as memory and profit suggest
     probabilities: bool = False
     uncertainty: bool = False
+    engine: "OpenVino | None" = None  # None: torch runs the networks
 
     @classmethod
     def of(cls, configuration: Configuration) -> "InferenceSettings":
@@ -48,6 +51,10 @@ class InferenceSettings:
             precision=wanted.precision,
             skip_air=wanted.skip_air,
         )
+
+    def maps_share(self, members: int) -> float:
+        """Memory that so many networks hold for a patch, against what torch holds."""
+        return 1.0 if self.engine is None else self.engine.maps_share(members, self.precision)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ from planners.hardware import Precision
 from planners.strict_json import to_plain
 
 if TYPE_CHECKING:
+    from autounet.inference.engines import EngineName
     from autounet.inference.outlook import Outlook
 
 Answer = TypeVar("Answer")
@@ -45,6 +46,7 @@ class PredictOptions:
     classes: tuple[str, ...] | None = None
     gpu_memory: int | None = None
     precision: Precision | None = None  # None: the model's
+    engine: "EngineName" = "torch"
     postprocessing: bool = True  # the repairs that were chosen with the model
     layout: str | None = None  # of the input; None: found out
     dry_run: bool = False
@@ -61,6 +63,7 @@ class PredictOptions:
             max_ram_bytes=max_ram_bytes,
             gpu_memory_bytes=self.gpu_memory,
             precision=self.precision,
+            engine=self.engine,
         )
 
 
@@ -147,11 +150,15 @@ class _Run:
         self.threads = job.threads or machine.cores()
         self.wish = options.wish(self.threads, job.max_ram_bytes)
         self.limit_bytes = job.max_ram_bytes or machine.memory_limit_bytes()
-        self.base_bytes = machine.process_tree_bytes()
+        engine = model.engine(self.wish)
+        if engine.line:
+            job.progress.note(engine.line)
+        self.base_bytes = machine.process_tree_bytes()  # with what the engine has compiled
         self.pace = model.pace()
         self.outlooks: dict[str, Outlook | None] = {}
         asked = (options.preset, options.probabilities, options.uncertainty, options.classes, options.postprocessing, options.precision)
-        self.key = key(model.bundle.sha256, repr(asked))
+        engines = () if options.engine == "torch" else (options.engine,)  # masks of before there was a choice are still there
+        self.key = key(model.bundle.sha256, repr(asked), *engines)
 
     def mask_name(self, case: InputCase) -> str:
         """The mask's path below the output folder."""
