@@ -95,6 +95,8 @@ def decide(fingerprint: Fingerprint, job: Job, wishes: Wishes) -> Plan:
         kept = stage.read_plan(path)
         if unheeded := _unheeded(wishes, kept):
             job.progress.warn(f"{path} is there and is followed, so {unheeded} changes nothing; to plan anew, add --replan")
+        if larger := _larger_than_allowed(kept, job):
+            job.progress.warn(f"{path} is there and is followed, though {larger}; to plan anew, add --replan")
         return kept
     seconds = wishes.seconds
     if seconds is not None and wishes.folds:  # the budget is for all folds; these share what is there for some
@@ -121,6 +123,18 @@ def _unheeded(wishes: Wishes, plan: Plan) -> str:
         f"--target {wishes.target}": wishes.target is not None,
     }
     return " and ".join(flag for flag, given in flags.items() if given)
+
+
+def _larger_than_allowed(plan: Plan, job: Job) -> str:
+    """What training by a plan that is there would take, where it was told to take less."""
+    from autounet.machine import hardware
+    from autounet.progress.wording import size
+
+    largest = max((plan.configuration(name) for name in plan.train), key=lambda one: one.memory.training_bytes)
+    needed = largest.memory.training_bytes
+    if job.max_ram_bytes is None or needed <= job.max_ram_bytes or hardware(job.device).accelerator != "cpu":
+        return ""
+    return f"{largest.name} takes about {size(needed)} to train, more than --max-ram {size(job.max_ram_bytes)}"
 
 
 def prepare(data: Dataset, plan: Plan, job: Job, wishes: Wishes) -> tuple[str, ...]:
