@@ -353,11 +353,11 @@ def test_a_wish_that_the_plan_which_is_there_does_not_hear_of_is_said(call: Call
 def test_a_plan_that_is_there_and_takes_more_than_is_now_allowed_is_said(call: Call, planned: Path) -> None:
     plan = read_plan(planned.with_name("organs.autounet") / "plan.json")
     least = max(plan.configuration(name).memory.training_bytes for name in plan.train)
-    said = call("plan", planned, "--max-ram", f"{least // 2}B")
+    said = call("plan", planned, "--max-ram", f"{least // 2_000_000}MB")
     assert said.code == 0
     assert "to train, more than --max-ram" in said.err
     assert "add --replan" in said.err
-    assert "more than --max-ram" not in call("plan", planned, "--max-ram", f"{least * 2}B").err
+    assert "more than --max-ram" not in call("plan", planned, "--max-ram", f"{least // 500_000}MB").err
 
 
 def test_a_device_that_is_not_there_is_said_once_and_before_any_work(call: Call, planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
