@@ -25,6 +25,7 @@ StepKind = Literal[
     "rotation", "scaling", "elastic", "noise", "blur", "brightness", "contrast", "low_resolution", "gamma_inverted", "gamma", "mirror"
 ]  # fmt: skip
 Backend = Literal["native", "batchgenerators", "auto"]
+RunsOn = Literal["auto", "threads", "device"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +136,7 @@ class Augmentation:
     mirror_axes: tuple[int, ...] = ()  # working axes that may be flipped
     swap_sides: bool = False  # a flip across the sides' axis exchanges left and right labels
     backend: Backend = "native"  # who does it; "auto": a short probe at the start of a fold says who is faster
+    runs_on: RunsOn = "auto"  # "threads" of the processor or the "device" that trains; "auto": on an accelerator a short probe says
 
     def __post_init__(self) -> None:
         mirrored_axes(self.mirror_axes)

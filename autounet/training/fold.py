@@ -20,23 +20,26 @@ from autounet.progress import Progress, Voice
 from autounet.rng import generator
 from autounet.store.checkpoints import Checkpoints
 from autounet.store.files import make_folder
+from autounet.training import on_device
 from autounet.training.agreement import trusted
 from autounet.training.allocation import keep_freed_memory
 from autounet.training.curves import write_curves
-from autounet.training.distributed import Rank, agreed, mean_gradients, positions, summed
+from autounet.training.distributed import Rank, agreed, mean_gradients, parts, positions, summed
 from autounet.training.execution import Execution, execution
 from autounet.training.learner import Learner, make_learner
-from autounet.training.loader import THREADS, Loader, Workers, waiting_in_words
+from autounet.training.loader import THREADS, Loader, Making, Workers, waiting_in_words
 from autounet.training.loop import Surroundings, Training, Validate, alone, averaged, begin
 from autounet.training.probe import meter_of
 from autounet.training.recipe import Recipe
 from autounet.training.sample import ReadCase, Source
 from autounet.training.state import Progressed
 from autounet.training.trackers import Kind, tracking
+from autounet.training.trial import Choice, Where, tried, worth_a_trial
 from planners.errors import UserError
 
 CHECKPOINTS = "checkpoints"
 ALONE = Rank()
+SAID: dict[Where, str] = {"threads": "by threads", "device": "on the device"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +113,7 @@ def train_fold(fold: Fold, job: Job, rank: Rank = ALONE) -> Trained:
             hear=hear,
             draw=partial(_drawn, fold.folder, f"{recipe.plan.dataset}: {name}", job.progress.warn) if first else _nothing,
             agree=agreed if rank.count > 1 else alone,
+            settle=partial(_settled, fold, threads, rank),
         )
         training = begin(recipe, learner, around)
         log.event("begin_fold", execution=str(learner.execution), step=training.state.step, threads=threads, cases=len(fold.cases))
@@ -148,12 +152,45 @@ def fresh_learner(fold: Fold, how: Execution, reduce: Reduce | None = None) -> L
     return make_learner(network, loss, how, recipe.configuration.schedule)
 
 
+def _settled(fold: Fold, threads: int, rank: Rank, training: Training) -> Where:
+    """Where the samples are augmented: as the plan says, else where a trial found it faster."""
+    around, configuration = training.around, training.configuration
+    wished, no = configuration.augmentation.runs_on, _hindrance(fold, training)
+    if no is not None:
+        choice = Choice("threads", no)
+    elif wished != "auto":
+        choice = Choice(wished, "the plan says so")
+    elif not around.probes:
+        choice = Choice("threads", "several processes train together")
+    elif not worth_a_trial(configuration.schedule):
+        choice = Choice("threads", "the training is too short to try it")
+    else:
+        choice = tried(training.learner, partial(_loader, fold, training, threads, rank), parts(configuration, rank.count))
+        around.progress.note(f"{training.name}: samples are augmented {SAID[choice.where]} ({choice.why})")
+    around.log.event("augments_on", where=choice.where, why=choice.why)
+    return choice.where
+
+
+def _hindrance(fold: Fold, training: Training) -> str | None:
+    return on_device.hindrance(fold.recipe, training.learner.execution.device, training.state.backend, fold.workers.processes)
+
+
+def _where(fold: Fold, training: Training) -> Where:
+    """As was settled before the first step, unless the plan says otherwise by now or this machine cannot."""
+    settled, wished, no = training.state.runs_on or "threads", fold.recipe.configuration.augmentation.runs_on, _hindrance(fold, training)
+    wanted = settled if wished == "auto" else wished
+    if no is not None and settled == "device":
+        training.around.progress.note(
+            f"{training.name}: samples are augmented by threads from now on ({no}); their noise is of other numbers"
+        )
+    return wanted if no is None else "threads"
+
+
 def _run(fold: Fold, training: Training, threads: int, rank: Rank) -> float:
-    wished = fold.workers
-    workers = loader_workers(training.learner.execution, threads) if wished.count is None else wished.count
-    before, waited = training.state, 0.0
+    wished, workers = fold.workers, _workers(fold, training, threads)
+    before, waited, where = training.state, 0.0, _where(fold, training)
     while True:
-        with _loader(fold, training, workers, rank) as loader:
+        with _loader(fold, training, threads, rank, where) as loader:
             training.run(loader)
         waited += loader.waited_seconds
         if training.over:
@@ -167,9 +204,9 @@ def _run(fold: Fold, training: Training, threads: int, rank: Rank) -> float:
 
 
 @contextmanager
-def _loader(fold: Fold, training: Training, workers: int, rank: Rank) -> Iterator[Loader]:
+def _loader(fold: Fold, training: Training, threads: int, rank: Rank, where: Where) -> Iterator[Loader]:
     """The samples of the stage of growth that the training is in."""
-    configuration = training.configuration
+    configuration, workers = training.configuration, _workers(fold, training, threads)
     own = positions(configuration.batch_size, rank)
     source = Source(
         recipe=replace(fold.recipe, configuration=configuration), cases=fold.cases, previous=fold.previous, backend=training.state.backend
@@ -179,12 +216,17 @@ def _loader(fold: Fold, training: Training, workers: int, rank: Rank) -> Iterato
 
         with (
             processes(source, max(1, workers), fold.folder / "workers", training.around.progress.warn) as made,
-            Loader(source, workers, own, made.sample) as loader,
+            Loader(source, workers, own, Making.whole(source, made.sample)) as loader,
         ):
             yield loader
     else:
-        with Loader(source, workers, own) as loader:
+        making = on_device.making(source, training.learner.execution.device) if where == "device" else Making.whole(source)
+        with Loader(source, workers, own, making) as loader:
             yield loader
+
+
+def _workers(fold: Fold, training: Training, threads: int) -> int:
+    return loader_workers(training.learner.execution, threads) if fold.workers.count is None else fold.workers.count
 
 
 def loader_workers(how: Execution, threads: int) -> int:

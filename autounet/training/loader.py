@@ -2,10 +2,12 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
+from typing import Any
 
 import torch
 
@@ -15,7 +17,17 @@ AHEAD = 2  # batches in the making beyond the one in work
 LITTLE = 0.05  # of the time: not worth a word of advice
 
 
-Make = Callable[[int, int], Sample]
+@dataclass(frozen=True, slots=True)
+class Making:
+    """How a batch comes about: what threads do for each (step, position), and what becomes of these where the network trains."""
+
+    sample: Callable[[int, int], Any]
+    together: Callable[[list[Any]], Batch]
+
+    @staticmethod
+    def whole(source: Source, sample: Callable[[int, int], Sample] | None = None) -> "Making":
+        """Samples are finished by the source, or by who makes the same ones, and laid beside each other."""
+        return Making(sample or source.sample, partial(collate, flat=source.recipe.configuration.dimensions == 2))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,42 +44,42 @@ THREADS = Workers()
 class Loader:
     """Iterate over `batches`; `waited_seconds` is how long the device had nothing to do."""
 
-    def __init__(self, source: Source, workers: int, positions: tuple[int, ...], make: Make | None = None) -> None:
+    def __init__(self, source: Source, workers: int, positions: tuple[int, ...], making: Making | None = None) -> None:
         self.source, self.workers, self.positions = source, workers, positions
-        self._make = make or source.sample  # where processes make the samples, a thread waits for each
+        self._making = making or Making.whole(source)
         self.waited_seconds = 0.0
+        # Enough samples for every worker to have one in the making while a batch is waited for.
+        self.ahead = max(AHEAD, 1 - (-workers // len(positions))) if workers else 1
         # Even without workers samples are made on a thread of their own: one torch thread there, so that
         # sums are added up in the same order as with any other number of workers.
         self._threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(max(1, workers), "loader", initializer=torch.set_num_threads, initargs=(1,))
 
-    def batches(self, start: int) -> Iterator[Batch]:
+    def batches(self, start: int) -> Generator[Batch, None, None]:
         """The batches of the steps from `start` on, without end."""
-        waiting: deque[list[Future[Sample]]] = deque()
-        step, flat = start, self.source.recipe.configuration.dimensions == 2
-        # Enough samples for every worker to have one in the making while a batch is waited for.
-        ahead = max(AHEAD, 1 - (-self.workers // len(self.positions))) if self.workers else 1
+        waiting: deque[list[Future[Any]]] = deque()
+        step = start
         try:
             while True:
-                while len(waiting) < ahead:
+                while len(waiting) < self.ahead:
                     waiting.append(self._submitted(step))
                     step += 1
                 began = time.perf_counter()
                 samples = [future.result() for future in waiting.popleft()]
                 torch.set_num_threads(self._threads)  # the pool's threads set the default of threads to come
                 if self.workers:
-                    while len(waiting) < ahead:
+                    while len(waiting) < self.ahead:
                         waiting.append(self._submitted(step))
                         step += 1
                 self.waited_seconds += time.perf_counter() - began
-                yield collate(samples, flat)
+                yield self._making.together(samples)
         finally:
             for futures in waiting:
                 for future in futures:
                     future.cancel()
 
-    def _submitted(self, step: int) -> list[Future[Sample]]:
-        return [self._pool.submit(self._make, step, position) for position in self.positions]
+    def _submitted(self, step: int) -> list[Future[Any]]:
+        return [self._pool.submit(self._making.sample, step, position) for position in self.positions]
 
     def __enter__(self) -> "Loader":
         return self

@@ -20,6 +20,7 @@ from autounet.training.recipe import Recipe
 from autounet.training.sample import Batch, SampleError
 from autounet.training.schedule import Pace, plateau
 from autounet.training.state import Progressed, Scored, read_progress, recipe_key, under
+from autounet.training.trial import Where
 from planners.errors import UserError
 from planners.plan import Configuration
 
@@ -53,6 +54,7 @@ class Surroundings:
     agree: Callable[[bool, float], tuple[bool, float]] = alone
     hear: Callable[[str, Mapping[str, object]], None] = lambda kind, fields: None  # told the same as the log
     draw: Callable[[], None] = lambda: None  # the log has something new to draw
+    settle: Callable[["Training"], Where] | None = None  # where samples are augmented, asked before the first step
 
 
 @dataclass(slots=True, kw_only=True)
@@ -251,6 +253,8 @@ def begin(recipe: Recipe, learner: Learner, around: Surroundings) -> Training:
         name, why = chosen(recipe.configuration.augmentation, len(recipe.plan.channels), recipe.configuration.patch_zyx, around.probes)
         training.state = replace(state, backend=name)
         around.log.event("augmentation", backend=name, why=why)
+        if around.settle is not None:
+            training.state = replace(training.state, runs_on=around.settle(training))
         if around.writes:
             training._save()  # what a numerical accident in the first minutes goes back to
     return training

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal
 
 from autounet.training.recipe import Recipe
 from autounet.training.schedule import Pace
@@ -42,6 +42,7 @@ class Progressed:
     planned_iterations: int | None = None  # the length that the shares of the way above are of; None: the plan's
     planned_seconds: float | None = None
     backend: str = "native"  # of the augmentation: another one would draw other numbers
+    runs_on: Literal["threads", "device"] | None = None  # where it is done: noise is of other numbers there; None: by threads, unasked
 
     @property
     def best(self) -> float:
@@ -91,6 +92,7 @@ def recipe_key(recipe: Recipe) -> str:
     configuration["schedule"]["iterations_per_epoch"] = recipe.planned.schedule.iterations_per_epoch
     for name in ("inference", "memory"):
         del configuration[name]
-    del configuration["augmentation"]["backend"]  # chosen once, and kept with the state
+    for name in ("backend", "runs_on"):
+        del configuration["augmentation"][name]  # chosen once, and kept with the state
     parts = (configuration, to_plain(recipe.plan.labels), to_plain(recipe.plan.channels), recipe.fold, recipe.seed, recipe.train)
     return blake2b(repr(parts).encode(), digest_size=16).hexdigest()

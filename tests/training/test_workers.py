@@ -16,7 +16,7 @@ import torch
 from autounet.job import Job
 from autounet.progress import Progress
 from autounet.training.fold import Fold, train_fold
-from autounet.training.loader import Loader, Workers, waiting_in_words
+from autounet.training.loader import Loader, Making, Workers, waiting_in_words
 from autounet.training.processes import processes
 from autounet.training.sample import SampleError, Source
 from planners.plan import Loss, LossTerm, Schedule
@@ -60,7 +60,7 @@ def test_processes_make_every_kind_of_sample_bit_for_bit_and_are_gone_afterwards
     )
     source = Source(recipe=made, cases=cases, previous={name: case.read_all()[1].astype(np.uint8) for name, case in cases.items()})
     (tmp_path / "tmp").mkdir()
-    with processes(source, 2, tmp_path / "tmp", print) as makers, Loader(source, 2, (0, 1), makers.sample) as loader:
+    with processes(source, 2, tmp_path / "tmp", print) as makers, Loader(source, 2, (0, 1), Making.whole(source, makers.sample)) as loader:
         pids = [worker.process.pid for worker in makers.workers]
         assert len(set(pids)) == 2
         for step in range(4):

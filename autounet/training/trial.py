@@ -1,0 +1,100 @@
+"""Where the samples of a training are augmented, by threads or on the device that trains: tried once, before it begins."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from autounet import stop
+from autounet.training.learner import Learner
+from autounet.training.loader import Loader
+from autounet.training.sample import SampleError
+from planners.plan import Schedule
+
+Where = Literal["threads", "device"]
+Opened = Callable[[Where], AbstractContextManager[Loader]]
+
+STEPS = 6  # that are timed, after as many as the loader has batches ahead
+CLEARLY = 0.95  # of the time with threads: less is chance, and threads leave the device's memory alone
+LONG_STEPS, LONG_SECONDS = 1000, 600.0  # shorter trainings would spend more on the question than they gain
+
+
+class NoRoomError(SampleError):
+    """The device has no memory left to augment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Of one step, with all that happens between two."""
+
+    seconds: float
+    waited: float  # of these, for samples
+
+    def __str__(self) -> str:
+        return f"{1000 * self.seconds:.0f} ms a step, {self.waited / max(self.seconds, 1e-9):.0%} of it waiting"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Where, and why."""
+
+    where: Where
+    why: str
+    tried: bool = False
+
+
+def tried(learner: Learner, opened: Opened, parts: int) -> Choice:
+    """Some steps each way at a rate of zero; the device must be clearly faster. The learner is as before afterwards."""
+    with rehearsal(learner):
+        with opened("threads") as loader:
+            threads = timing(learner, loader, parts)
+        try:
+            with opened("device") as loader:
+                device = timing(learner, loader, parts)
+        except NoRoomError as error:
+            return Choice("threads", error.problem, tried=True)
+        except SampleError:
+            raise
+        except (RuntimeError, TypeError) as error:  # no memory for the step beside it; an operation that this kind of device lacks
+            return Choice("threads", f"the device cannot do it: {(str(error) or type(error).__name__).splitlines()[0][:200]}", tried=True)
+    where: Where = "device" if device.seconds < CLEARLY * threads.seconds else "threads"
+    return Choice(where, f"on the device {device}; by threads {threads}", tried=True)
+
+
+def timing(learner: Learner, loader: Loader, parts: int, clock: Callable[[], float] = time.perf_counter) -> Timing:
+    """What a step takes when the batches that lay ready at the start are used up."""
+    batches = loader.batches(0)
+
+    def steps(count: int) -> None:
+        for _ in range(count):
+            stop.check()
+            learner.step(next(batches), 0.0, parts)  # its report is read from the device, so all that came before is done
+
+    try:
+        steps(loader.ahead + 1)
+        began, waited = clock(), loader.waited_seconds
+        steps(STEPS)
+        return Timing((clock() - began) / STEPS, (loader.waited_seconds - waited) / STEPS)
+    finally:
+        batches.close()
+
+
+@contextmanager
+def rehearsal(learner: Learner) -> Iterator[None]:
+    """Steps at a rate of zero inside this block leave no trace: before the first step the optimiser remembers nothing."""
+    assert not learner.optimiser.state, "only before the first step"
+    averaged, scale = learner.averaged_steps, None if learner.scaler is None else learner.scaler.state_dict()
+    try:
+        yield
+    finally:
+        learner.optimiser.zero_grad(set_to_none=True)
+        learner.optimiser.state.clear()
+        learner.averaged_steps = averaged
+        if learner.scaler is not None and scale is not None:
+            learner.scaler.load_state_dict(scale)
+
+
+def worth_a_trial(schedule: Schedule) -> bool:
+    """Whether the training is long enough to ask what is faster."""
+    return schedule.iterations >= LONG_STEPS if schedule.seconds is None else schedule.seconds >= LONG_SECONDS

@@ -1,0 +1,328 @@
+"""Samples augmented where the network trains: the same ones, and who decides that it is done there."""
+
+import json
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from autounet import stop
+from autounet.job import Job
+from autounet.progress import Progress
+from autounet.store.checkpoints import Checkpoints
+from autounet.training import fold as folds
+from autounet.training import on_device, trial
+from autounet.training.execution import Execution
+from autounet.training.fold import Fold, fresh_learner, train_fold
+from autounet.training.loader import Loader, Workers
+from autounet.training.loop import Surroundings
+from autounet.training.on_device import Augmenter, hindrance, making
+from autounet.training.sample import SampleError, Source
+from autounet.training.trial import Choice, NoRoomError, Timing, rehearsal, timing, tried
+from planners.fingerprint import SidePair
+from planners.labels import LabelClass, Labels
+from planners.plan import ChannelPlan, Loss, LossTerm, Schedule, Step
+from tests.augment.test_together import Watched
+from tests.training.tiny import REFERENCE, MemoryCase, case, recipe
+
+CPU, NOWHERE = torch.device("cpu"), torch.device("meta")
+QUIET = replace(REFERENCE, steps=tuple(replace(step, probability=0.4) for step in REFERENCE.steps if step.kind != "noise"))
+ELASTIC = replace(QUIET, steps=(Step(kind="elastic", probability=0.5, low=1.0, high=2.0), *QUIET.steps))
+SHORT = Schedule(iterations=8, iterations_per_epoch=4, momentum=0.9, ema_decay=0.9)
+
+
+def labels(count, ignore=None, named=()):
+    names = named or [f"class {value}" for value in range(count)]
+    return Labels(classes=tuple(LabelClass(name=name, value=value) for value, name in enumerate(names)), ignore=ignore)
+
+
+def two_cases(shape=(24, 24, 24)):
+    return {"a": case(1, shape), "b": case(2, (shape[0], 26, 22))}
+
+
+def many_classes(count, ignore):
+    rng = np.random.default_rng(0)
+    found = {}
+    for name in ("a", "b"):
+        drawn = rng.integers(0, count + ignore, (24, 24, 24)).astype(np.int8)
+        drawn[:, :, :5] = -1  # outside the mask
+        found[name] = MemoryCase(rng.normal(size=(1, 24, 24, 24)).astype(np.float32), drawn, ignore=count if ignore else None)
+    return found
+
+
+def masked(made):
+    return replace(made, plan=replace(made.plan, channels=(ChannelPlan(name="mr", modality="mr", scheme="zscore", mask_outside=True),)))
+
+
+SIDES = {
+    "labels": labels(3, named=("background", "kidney_left", "kidney_right")),
+    "side_pairs": (SidePair(left="kidney_left", right="kidney_right", axis=2),),
+}
+KINDS = {
+    "volumes": lambda: (recipe(augmentation=ELASTIC, batch=4), two_cases()),
+    "slices": lambda: (recipe(dimensions=2, patch=(1, 16, 20), augmentation=ELASTIC, batch=5), two_cases()),
+    "thick slices": lambda: (recipe(patch=(8, 16, 16), augmentation=replace(QUIET, in_plane_only=True), batch=3), two_cases((9, 24, 24))),
+    "small cases": lambda: (recipe(augmentation=QUIET), {name: case(3, (10, 24, 24)) for name in ("a", "b")}),
+    "sixty classes": lambda: (masked(recipe(augmentation=QUIET, labels=labels(60))), many_classes(60, False)),
+    "ignore": lambda: (masked(recipe(augmentation=QUIET, labels=labels(5, ignore=9))), many_classes(5, True)),
+    "sides": lambda: (recipe(augmentation=replace(QUIET, swap_sides=True), **SIDES), two_cases()),
+    "partly annotated": lambda: (replace(recipe(augmentation=QUIET), annotated=(("a", (1,)),)), two_cases()),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_from_the_device_is_the_one_from_the_threads(kind):
+    made, cases = KINDS[kind]()
+    source = Source(recipe=made, cases=cases)
+    places = tuple(range(made.configuration.batch_size))
+    warps = set()
+    with Loader(source, 1, places) as whole, Loader(source, 1, places, making(source, CPU)) as split:
+        one, other = whole.batches(3), split.batches(3)
+        for step in range(3, 9):
+            expected, found = next(one), next(other)
+            torch.testing.assert_close(found.image, expected.image, atol=1e-3, rtol=1e-3)
+            assert found.targets.classes.dtype == expected.targets.classes.dtype == torch.int16
+            assert torch.equal(found.targets.classes, expected.targets.classes)
+            assert found.cases == expected.cases
+            annotated = (found.targets.annotated_bk, expected.targets.annotated_bk)
+            assert annotated == (None, None) or torch.equal(*annotated)
+            warps |= {source.raw(step, place, CPU).box.drawn.warped for place in places}
+        one.close()
+        other.close()
+    assert warps == {True, False}
+
+
+def test_what_is_read_for_the_device_is_what_is_read_for_the_threads():
+    read = []
+    for _ in range(2):
+        cases = two_cases()
+        source = Source(recipe=recipe(), cases=cases)
+        for step in range(10):
+            source.sample(step, 1) if not read else source.raw(step, 1, CPU)
+        read.append([c.boxes for c in cases.values()])
+    assert read[0] == read[1]
+
+
+@pytest.mark.parametrize("kind", ["ignore", "sides", "partly annotated", "slices"])
+def test_a_whole_batch_is_made_without_waiting_for_the_device(kind):
+    made, cases = KINDS[kind]()
+    noisy = replace(made.configuration.augmentation, steps=(*QUIET.steps, Step(kind="noise", probability=0.9, low=0.1, high=0.2)))
+    made = replace(
+        made, configuration=replace(made.configuration, augmentation=replace(made.configuration.augmentation, steps=noisy.steps))
+    )
+    source, augmenter = Source(recipe=made, cases=cases), Augmenter(made, NOWHERE)
+    for step in range(4):
+        raws = [source.raw(step, place, NOWHERE) for place in range(made.configuration.batch_size)]
+        with Watched():
+            batch = augmenter.batch(raws)
+        assert batch.image.device == batch.targets.classes.device == NOWHERE
+        assert batch.image.ndim == made.configuration.dimensions + 2
+
+
+def test_noise_on_the_device_is_as_strong_and_of_other_numbers():
+    noise = Step(kind="noise", probability=1.0, low=0.5, high=0.5)
+    source = Source(recipe=recipe(augmentation=replace(REFERENCE, steps=(noise,))), cases=two_cases())
+    clean = Source(recipe=recipe(augmentation=replace(REFERENCE, steps=())), cases=two_cases())
+    quiet = clean.sample(0, 0).image_czyx
+    here = source.sample(0, 0).image_czyx - quiet
+    there = Augmenter(source.recipe, CPU).batch([source.raw(0, 0, CPU)]).image[0] - quiet
+    assert float(here.std()) == pytest.approx(0.5, rel=0.05)
+    assert float(there.std()) == pytest.approx(0.5, rel=0.05)
+    assert abs(float(np.corrcoef(here.flatten(), there.flatten())[0, 1])) < 0.06
+
+
+def test_no_memory_left_on_the_device_is_said_with_a_way_out(monkeypatch):
+    def full(*given):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(on_device, "warped", full)
+    source = Source(recipe=recipe(), cases=two_cases())
+    with pytest.raises(NoRoomError, match="cpu has no memory left to augment a batch of 3d_fullres") as failed:
+        Augmenter(source.recipe, CPU).batch([source.raw(0, 0, CPU)])
+    assert '"runs_on": "threads"' in failed.value.fix
+
+
+@pytest.fixture
+def as_an_accelerator(monkeypatch):
+    """The processor is taken for a device of its own."""
+    monkeypatch.setattr(on_device, "PROCESSORS", ())
+
+
+def trained(folder, runs_on="device", workers=Workers(count=2)):  # noqa: B008 - a frozen value
+    made = recipe(schedule=SHORT, augmentation=replace(REFERENCE, runs_on=runs_on))
+    fold = Fold(recipe=made, cases=two_cases(), folder=folder, workers=workers)
+    return train_fold(fold, Job(work=folder, progress=Progress.silent(), threads=1, device="cpu")).weights
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def choices(folder):
+    said = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    return [(event["where"], event["why"]) for event in said if event["kind"] == "augments_on"]
+
+
+def test_a_training_with_samples_from_the_device_repeats_itself_bit_for_bit_stopped_and_with_any_workers(
+    tmp_path, monkeypatch, as_an_accelerator
+):
+    whole = trained(tmp_path / "whole")
+    assert choices(tmp_path / "whole") == [("device", "the plan says so")]
+    assert equal(whole, trained(tmp_path / "alone", workers=Workers(count=0)))
+
+    def surroundings(**made):
+        real = made["log"].event
+
+        def event(kind, **fields):
+            real(kind, **fields)
+            if kind == "train" and fields["step"] == 3:
+                stop.request("test")
+
+        made["log"].event = event
+        return Surroundings(**made)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(folds, "Surroundings", surroundings)
+        with pytest.raises(stop.Stopped):
+            trained(tmp_path / "parts")
+    stop.clear()
+    assert Checkpoints(tmp_path / "parts" / "checkpoints").latest().state["runs_on"] == "device"
+    # "auto" keeps what was settled, without asking again.
+    monkeypatch.setattr(folds, "tried", None)
+    assert equal(whole, trained(tmp_path / "parts", runs_on="auto"))
+    assert not equal(whole, trained(tmp_path / "threads", runs_on="threads"))
+
+
+def test_on_a_processor_threads_augment_and_nothing_is_tried(tmp_path, monkeypatch):
+    monkeypatch.setattr(folds, "tried", None)
+    monkeypatch.setattr(folds, "worth_a_trial", lambda schedule: True)
+    trained(tmp_path / "fold", "auto")
+    trained(tmp_path / "asked", "device")
+    assert choices(tmp_path / "fold") == choices(tmp_path / "asked") == [("threads", "the network trains on the processor")]
+
+
+def test_a_run_from_the_device_goes_on_with_threads_where_there_is_none_and_says_so(tmp_path, monkeypatch):
+    made = recipe(schedule=SHORT)
+    fold = Fold(recipe=made, cases=two_cases(), folder=tmp_path)
+    said = []
+
+    class Around:
+        progress = type("Voice", (), {"note": said.append})
+
+    training = type("Training", (), {})()
+    training.around, training.name = Around, "train 3d_fullres fold 0"
+    training.learner = type("Learner", (), {"execution": Execution(device=CPU)})
+    training.state = type("State", (), {"backend": "native", "runs_on": "device"})
+    assert folds._where(fold, training) == "threads"
+    assert "by threads from now on (the network trains on the processor); their noise is of other numbers" in said[0]
+    monkeypatch.setattr(on_device, "PROCESSORS", ())
+    assert folds._where(fold, training) == "device"
+    training.state.runs_on = None  # of a run that began before there was a choice
+    assert folds._where(fold, training) == "threads"
+    assert len(said) == 1
+
+
+def test_the_trial_decides_once_and_leaves_no_trace_in_the_weights(tmp_path, monkeypatch, as_an_accelerator):
+    monkeypatch.setattr(folds, "worth_a_trial", lambda schedule: True)
+    real, said = trial.timing, []
+
+    def timed(learner, loader, parts):
+        real(learner, loader, parts)  # all of its steps are made
+        said.append(type(loader._making.together).__name__)
+        return Timing(0.1 if len(said) == 1 else 0.05, 0.04 if len(said) == 1 else 0.0)
+
+    monkeypatch.setattr(trial, "timing", timed)
+    assert equal(trained(tmp_path / "tried", "auto"), trained(tmp_path / "told", "device"))
+    assert said == ["partial", "method"]  # threads, then the device
+    why = "on the device 50 ms a step, 0% of it waiting; by threads 100 ms a step, 40% of it waiting"
+    assert choices(tmp_path / "tried") == [("device", why)]
+
+
+def learner_of(folder, **more):
+    made = recipe(schedule=replace(SHORT, **more))
+    fold = Fold(recipe=made, cases=two_cases(), folder=folder)
+    return fresh_learner(fold, Execution(device=CPU)), Source(recipe=made, cases=two_cases())
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_a_rehearsal_changes_nothing(tmp_path, optimiser):
+    learner, source = learner_of(tmp_path, optimiser=optimiser)
+    before = {name: tensor.clone() for name, tensor in learner.tensors().items()}
+    with Loader(source, 1, (0, 1)) as loader, rehearsal(learner):
+        batches = loader.batches(0)
+        for _ in range(3):
+            learner.step(next(batches), 0.0)
+        assert learner.averaged_steps == 3
+        batches.close()
+    assert equal(before, learner.tensors())
+    assert learner.averaged_steps == 0
+
+
+def test_steps_are_timed_when_what_lay_ready_is_used_up():
+    class Fake:
+        waited_seconds, ahead, made = 0.0, 4, 0
+
+        def batches(self, start):
+            while True:
+                self.made += 1
+                self.waited_seconds += 0.0 if self.made <= 4 else 0.25
+                yield None
+
+    clock = [0.0]
+
+    class Learner:
+        def step(self, batch, rate, parts):
+            assert rate == 0.0
+            clock[0] += 0.5
+
+    loader = Fake()
+    assert timing(Learner(), loader, 1, clock=lambda: clock[0]) == Timing(0.5, 0.25)
+    assert loader.made == 5 + trial.STEPS
+
+
+def outcomes(monkeypatch, device):
+    """What the trial says when threads take 100 ms a step and the device does that."""
+
+    @contextmanager
+    def opened(where):
+        yield where
+
+    def timed(learner, loader, parts):
+        if loader == "device" and isinstance(device, Exception):
+            raise device
+        return Timing(0.1, 0.05) if loader == "threads" else Timing(device, 0.0)
+
+    monkeypatch.setattr(trial, "timing", timed)
+    learner = type("Learner", (), {"optimiser": torch.optim.SGD([torch.zeros(1)]), "averaged_steps": 0, "scaler": None})()
+    return tried(learner, opened, 1)
+
+
+def test_the_device_must_be_clearly_faster_and_able(monkeypatch):
+    assert outcomes(monkeypatch, 0.08).where == "device"
+    assert outcomes(monkeypatch, 0.097).where == "threads"
+    assert outcomes(monkeypatch, NoRoomError("cuda:0 has no memory left", "")) == Choice("threads", "cuda:0 has no memory left", True)
+    unable = outcomes(monkeypatch, NotImplementedError("aten::gather is not there\nfor this device"))
+    assert unable == Choice("threads", "the device cannot do it: aten::gather is not there", True)
+    with pytest.raises(SampleError, match="torn"):  # a case that cannot be read is no matter of speed
+        outcomes(monkeypatch, SampleError("torn", "", "a"))
+
+
+def test_what_keeps_samples_from_the_device_is_said(as_an_accelerator):
+    def no(made, backend="native", processes=False, device=CPU):
+        return hindrance(made, device, backend, processes)
+
+    assert no(recipe()) is None
+    assert "skeleton_recall" in no(recipe(loss=Loss(terms=(LossTerm(kind="skeleton_recall"),))))
+    assert "batchgenerators" in no(recipe(), backend="batchgenerators")
+    assert "--worker-processes" in no(recipe(), processes=True)
+    made = recipe()
+    assert "cascade" in no(replace(made, configuration=replace(made.configuration, previous="3d_lowres")))
+
+
+def test_short_trainings_are_not_tried():
+    assert not trial.worth_a_trial(SHORT)
+    assert trial.worth_a_trial(replace(SHORT, iterations=5000))
+    assert not trial.worth_a_trial(replace(SHORT, iterations=5000, seconds=60.0))
+    assert trial.worth_a_trial(replace(SHORT, seconds=3600.0))
