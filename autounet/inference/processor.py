@@ -30,6 +30,18 @@ class Convolution(nn.Module):
         return torch.mkldnn_convolution(maps, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups)
 
 
+class Averages(nn.Module):
+    """Means of neighbours, which torch computes in float32 alone where maps are volumes."""
+
+    def __init__(self, like: nn.AvgPool3d) -> None:
+        super().__init__()
+        self.pool = like
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """As the pooling it stands for, in the type it is given."""
+        return self.pool(maps.float()).to(maps.dtype)  # type: ignore[no-any-return]
+
+
 class OnProcessor(nn.Module):
     """A network that shares its parameters with another one and computes the same, in this type."""
 
@@ -70,6 +82,8 @@ def processor_has_bfloat16() -> bool:
 def _rebuilt(module: nn.Module, dtype: torch.dtype, layout: torch.memory_format) -> nn.Module:
     if isinstance(module, nn.Conv2d | nn.Conv3d) and isinstance(module.padding, tuple):
         return Convolution(module, dtype, layout)
+    if isinstance(module, nn.AvgPool3d):
+        return Averages(module)
     twin = copy.copy(module)
     if isinstance(module, nn.ConvTranspose2d | nn.ConvTranspose3d):
         moved = {name: None if p is None else p.detach().to(dtype) for name, p in module._parameters.items()}
