@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,12 @@ def test_a_model_is_looked_at_used_given_out_and_taken_in_without_a_socket(phant
     (folder,) = [path.parent for path in (tmp_path / "theirs").rglob("plans.json")]
     assert _run("import", "nnunet", folder, tmp_path / "back.aunet") == 0
     assert (tmp_path / "back.aunet").is_file()
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="the optional package openvino is not installed")
+def test_openvino_predicts_without_a_socket(phantoms: Path, model: Path, tmp_path: Path) -> None:
+    image = sorted((phantoms / "images").iterdir())[0]
+    assert _run("predict", model, image, tmp_path / "masks", "--threads", "1", "--engine", "openvino") == 0
 
 
 def test_scoring_and_comparing_open_no_socket(phantoms: Path, tmp_path: Path) -> None:
