@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from autounet.images.image import Header, ImageInfo
     from autounet.inference.engines import EngineName, Found
     from autounet.inference.ensemble import Ensemble, Options
-    from autounet.inference.outlook import Outlook, Pace
+    from autounet.inference.outlook import Outlook
+    from autounet.inference.pace import Pace
     from autounet.inference.settings import Member
     from autounet.inference.witness import Onlooker
     from autounet.metrics.expectation import Guess
@@ -195,11 +196,11 @@ class Model:
         options = self._options(wish)
         return outlook(self.ensemble, infos[0].geometry, options, voxel_bytes=voxel_bytes, base_bytes=base_bytes, limit_bytes=limit_bytes)
 
-    def pace(self) -> "Pace":
-        """How fast this model is here, to be learned."""
-        from autounet.inference.outlook import Pace
+    def pace(self, wish: Wish = DEFAULT) -> "Pace":
+        """How fast this model is here: timed when it is first asked, then learned."""
+        from autounet.inference.pace import Pace
 
-        return Pace(next(iter(self.ensemble.members.values())))
+        return Pace(self.ensemble, self._options(wish))
 
     def engine(self, wish: Wish = DEFAULT) -> "Found":
         """Who will run the networks of such a call; compared with torch once, when it is another."""

@@ -1,6 +1,6 @@
 """What a case will take, said from its header alone, before a voxel of it is read."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -12,49 +12,39 @@ from autounet.inference.ensemble import Ensemble, Options
 from autounet.inference.forward import device_of, mirror_subsets
 from autounet.inference.heads import kept_maps
 from autounet.inference.predict import in_flight
-from autounet.inference.settings import Member
 from autounet.inference.sweep import sweep_order
 from autounet.store.selection import Chosen
 from planners.errors import UserError
 from planners.plan import Configuration
 
 RUNTIME_BYTES = 450_000_000  # torch with its kernels at work, nothing loaded
-CPU_RATE, DEVICE_RATE = 1.5e10, 5e12  # operations a second: of one core, of an accelerator, until the first case is seen
 DECODED = 2  # a picture in its reader, and as voxels
 MASKS = 3  # a mask, what is read back of it, and their comparison
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """Of one case: the peak of the whole process, and how long the networks will take."""
+    """Of one case: the peak of the whole process, and what there is to compute."""
 
     peak_bytes: int
     tiles: int
-    operations: float
+    operations: float  # of the networks
+    asked: int = 1  # how often a network is shown something: tiles, mirrored and not, of all members
+    voxels: int = 0  # that are normalised, resampled, decided and written
+    heaviest: str = ""  # the configuration with most of the operations
 
-    def line(self, pace: "Pace", threads: int) -> str:
+    def line(self, seconds: float) -> str:
         """For the terminal."""
-        from autounet.progress.wording import clock, size
+        from autounet.progress.wording import size
 
-        return f"about {size(self.peak_bytes)} and {clock(pace.seconds(self.operations, threads))}, {self.tiles} tiles"
+        return f"about {size(self.peak_bytes)} and {told(seconds)}, {self.tiles} tiles"
 
 
-class Pace:
-    """Operations a second: a guess until cases are done, then what they took."""
+def told(seconds: float) -> str:
+    """A duration that is never nothing: 0.4 s, 12 s, 3m 20s."""
+    from autounet.progress.wording import clock
 
-    def __init__(self, members: Sequence[Member]) -> None:
-        self._device = device_of(members[0]).type
-        self._operations = self._seconds = 0.0
-
-    def learn(self, outlook: Outlook, seconds: float) -> None:
-        """A case took so long."""
-        self._operations, self._seconds = self._operations + outlook.operations, self._seconds + seconds
-
-    def seconds(self, operations: float, threads: int) -> float:
-        """How long so many operations will take."""
-        if self._operations:
-            return operations * self._seconds / self._operations
-        return operations / (CPU_RATE * threads if self._device == "cpu" else DEVICE_RATE)
+    return clock(seconds) if seconds >= 9.95 else f"{max(seconds, 0.1):.1f} s"
 
 
 def outlook(ensemble: Ensemble, geometry: Geometry, options: Options, *, voxel_bytes: int, base_bytes: int, limit_bytes: int) -> Outlook:
@@ -74,7 +64,14 @@ def outlook(ensemble: Ensemble, geometry: Geometry, options: Options, *, voxel_b
             f"this image needs about {needed / 1e9:.1f} GB of memory, {limit_bytes / 1e9:.1f} GB may be used", "raise --max-ram"
         )
     every = [size for sizes in passes for size in sizes]
-    return Outlook(needed, sum(s.tiles for s in every), sum(s.operations for s in every))
+    return Outlook(
+        needed,
+        sum(s.tiles for s in every),
+        sum(s.operations for s in every),
+        sum(s.tiles * s.mirrors * s.members for s in every),
+        stored,
+        max(every, key=lambda s: s.operations).configuration.name,
+    )
 
 
 def _passes(ensemble: Ensemble, geometry: Geometry, options: Options) -> Iterator[list[Sizes]]:

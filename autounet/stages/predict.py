@@ -154,7 +154,7 @@ class _Run:
         if engine.line:
             job.progress.note(engine.line)
         self.base_bytes = machine.process_tree_bytes()  # with what the engine has compiled
-        self.pace = model.pace()
+        self.pace = model.pace(self.wish)
         self.outlooks: dict[str, Outlook | None] = {}
         asked = (options.preset, options.probabilities, options.uncertainty, options.classes, options.postprocessing, options.precision)
         engines = () if options.engine == "torch" else (options.engine,)  # masks of before there was a choice are still there
@@ -203,12 +203,12 @@ class _Run:
             return None
         outlook = self._outlook(case)
         if outlook is not None:
-            self.job.progress.note(f"{case.id}: {outlook.line(self.pace, self.threads)}")
+            self.job.progress.note(f"{case.id}: {outlook.line(self.pace.seconds(outlook, self.threads))}")
         start = time.perf_counter()
         wish = replace(self.wish, unusual_geometry=case.reading.unusual_geometry)
         mask = self.model.predict_voxels(image.voxels_czyx, image.geometry, header=image.header, wish=wish, notes=image.notes)
         if outlook is not None:
-            self.pace.learn(outlook, time.perf_counter() - start)
+            self.pace.learn(outlook, self.threads, time.perf_counter() - start)
         return mask
 
     def fits(self, case: InputCase, read: InputCase | None, written: InputCase | None) -> bool:

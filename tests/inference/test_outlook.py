@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from autounet.images.geometry import STRAIGHT, Geometry
 from autounet.images.write import write_image
 from autounet.inference.budget import Sizes, fitted_on_device
 from autounet.inference.ensemble import Ensemble, Options
-from autounet.inference.outlook import Outlook, Pace, outlook
+from autounet.inference.outlook import outlook, told
 from autounet.inference.predict import predict_prepared
 from autounet.inference.settings import InferenceSettings
 from autounet.job import Job
@@ -17,7 +18,7 @@ from autounet.progress import Progress
 from autounet.stages.predict import PredictOptions, predict
 from autounet.store.selection import Chosen
 from planners.errors import UserError
-from tests.tiny_models import Identity, configuration, frame_of, member, network_of, plan_of, smooth, tiny_bundle
+from tests.tiny_models import configuration, frame_of, member, network_of, plan_of, smooth, tiny_bundle
 
 GB = 10**9
 
@@ -60,13 +61,11 @@ def test_probabilities_of_sixty_classes_do_not_fit_where_the_mask_does():
         foreseen(long_scan(1200), 4 * GB, probabilities=True)
 
 
-def test_time_is_guessed_once_and_then_learned():
-    pace = Pace([member(Identity(), configuration((8, 8, 8)))])
-    case = Outlook(GB, 10, 1e12)
-    assert pace.seconds(1e12, threads=4) == pytest.approx(pace.seconds(1e12, threads=1) / 4)
-    pace.learn(case, 50.0)
-    assert pace.seconds(2e12, threads=4) == pytest.approx(100.0)
-    assert case.line(pace, 4) == "about 1.0 GB and 50 s, 10 tiles"
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.0, "0.1 s"), (0.04, "0.1 s"), (0.44, "0.4 s"), (9.94, "9.9 s"), (9.96, "10 s"), (75.2, "1m 15s")]
+)
+def test_no_case_is_told_to_take_no_time(seconds, words):
+    assert told(seconds) == words
 
 
 def sizes(in_flight):
@@ -117,6 +116,8 @@ def test_every_case_is_announced_with_its_memory_and_its_time(tmp_path, two_imag
     assert [text.split(":")[0] for text in said] == ["case_0", "case_1"]
     assert all("GB" in text or "MB" in text for text in said)
     assert all("8 tiles" in text for text in said)
+    assert all(re.search(r" and (\d+\.\d s|\d+ s|\d+m \d\d s), ", text) for text in said)
+    assert not any(" 0 s" in text or " 0.0 s" in text for text in said)
 
 
 def test_an_image_beyond_the_budget_is_not_read_and_the_case_says_why(tmp_path, two_images):
