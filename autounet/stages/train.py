@@ -235,16 +235,17 @@ def _fold(
     previous: Mapping[str, Any],
 ) -> "Fold":
     from autounet.training.finetune import weights_of
-    from autounet.training.fold import Fold
+    from autounet.training.fold import ALONE, Fold
     from autounet.training.loader import Workers
     from autounet.training.validation import cost_in_steps, quick_score
 
+    rank = ALONE if run.group is None else run.group.rank
     look = dict(list(validation.items())[: run.plan.validation.cases])
     return Fold(
         recipe=recipe,
         cases={c: cases[c] for c in recipe.train},
         folder=run.folder,
-        validate=partial(quick_score, run.plan, run.configuration, look, previous.get) if look else None,
+        validate=partial(quick_score, run.plan, run.configuration, look, previous.get, rank=rank) if look else None,
         validation_steps=cost_in_steps(run.configuration, look),
         previous={c: previous[c] for c in recipe.train} if run.configuration.previous is not None else None,
         start=None if run.start is None else weights_of(run.start, recipe, run.job.progress.note),

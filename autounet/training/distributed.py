@@ -1,17 +1,21 @@
 """Several processes that together train as one: the same samples, sums over all of them, one mean gradient."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, distributed
 
 from planners.plan import Configuration
 
 PATIENCE = timedelta(seconds=300)  # a rank that is silent this long is dead; a checkpoint on a slow share takes a minute
+LONG_PATIENCE = timedelta(hours=6)  # one rank may score a volume for hours that takes another minutes
+Add = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,27 @@ def agreed(stopping: bool, seconds: float) -> tuple[bool, float]:
     said = torch.tensor([float(stopping), seconds if distributed.get_rank() == 0 else 0.0], dtype=torch.float64, device=device)
     distributed.all_reduce(said, distributed.ReduceOp.MAX)
     return bool(said[0] > 0), float(said[1])
+
+
+@contextmanager
+def adding(rank: Rank) -> Iterator[Add]:
+    """Adds up whole numbers over all ranks, however long the last of them takes inside this block. All enter it at about the same time."""
+    if rank.count == 1:
+        yield lambda numbers: numbers
+        return
+    # Of the processors, whatever the network trains on: an accelerator that waits for hours is taken for dead.
+    group = distributed.new_group(backend="gloo", timeout=LONG_PATIENCE)
+
+    def add(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        total = torch.from_numpy(numbers.copy())
+        distributed.all_reduce(total, group=group)
+        summed_up: NDArray[np.int64] = total.numpy()
+        return summed_up
+
+    try:
+        yield add
+    finally:
+        distributed.destroy_process_group(group)
 
 
 class _Summed(torch.autograd.Function):

@@ -49,7 +49,7 @@ class Fold:
     recipe: Recipe
     cases: Mapping[str, ReadCase]
     folder: Path
-    validate: Validate | None = None
+    validate: Validate | None = None  # with several ranks: asked in all of them, and all are told the same
     validation_steps: float = 0.0
     previous: Mapping[str, NDArray[np.generic]] | None = None
     start: Mapping[str, Tensor] | None = None  # weights to begin with
@@ -104,7 +104,7 @@ def train_fold(fold: Fold, job: Job, rank: Rank = ALONE) -> Trained:
             checkpoints=checkpoints,
             progress=job.progress if first else Progress.silent(),
             log=log,
-            validate=fold.validate if rank.count == 1 else None,
+            validate=fold.validate,
             validation_steps=fold.validation_steps,
             every_fraction=recipe.plan.validation.every_fraction,
             writes=first,

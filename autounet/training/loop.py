@@ -189,13 +189,16 @@ class Training:
         cheap = expected <= VALIDATION_SHARE * (way - last) / max(way, 1e-9) * max(self.state.seconds, 1e-9)
         if way - last < self.around.every_fraction or way >= pace.end or not cheap:
             return
-        began = self.around.clock()
-        with averaged(self.learner):
-            dice, targets = self.around.validate(self.learner.network)
-        self._validation_seconds = self.around.clock() - began
+        try:
+            with averaged(self.learner):
+                dice, targets = self.around.validate(self.learner.network)
+        except stop.Stopped:
+            return  # the loop answers it, with a checkpoint; the score is made when the run goes on
+        seconds = self.around.agree(False, self.around.clock() - self._began)[1]  # ranks that differ in it would not score together again
+        self._validation_seconds = seconds - self.state.seconds
         scored = (*self.state.scored, Scored(step=self.state.step, way=way, dice=dice, targets=targets))
         best = dice > self.state.best
-        self.state = replace(self.state, scored=scored, seconds=self.around.clock() - self._began)
+        self.state = replace(self.state, scored=scored, seconds=seconds)
         self._tell("validation", step=self.state.step, dice=dice, **{f"dice_{n}": v for n, v in targets})
         self.around.draw()
         if self.recipe.configuration.schedule.stop_at_plateau and plateau(tuple((s.way, s.dice) for s in scored)):

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
+from autounet import stop
 from autounet.arrays.frame import Frame
 from autounet.data.dataset import Case, Dataset
 from autounet.data.prepared import PreparedCase
@@ -21,9 +23,11 @@ from autounet.inference.witness import Onlooker, Picks
 from autounet.metrics.opinions import Opinion, opinion_path
 from autounet.metrics.overlap import joint_counts
 from autounet.store.strict import write_value
+from autounet.training.distributed import Rank, adding
 from planners.fingerprint import Triple, TripleMm
 from planners.plan import Configuration, Plan
 
+ALONE = Rank()
 WRITABLE = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".tif", ".tiff")
 Score = tuple[float, tuple[tuple[str, float | None], ...]]
 PreviousOf = Callable[[str], np.ndarray | None]
@@ -37,11 +41,40 @@ class Shown(Protocol):
 
 
 def quick_score(
-    plan: Plan, configuration: Configuration, cases: Mapping[str, PreparedCase], previous: PreviousOf, network: nn.Module
+    plan: Plan,
+    configuration: Configuration,
+    cases: Mapping[str, PreparedCase],
+    previous: PreviousOf,
+    network: nn.Module,
+    rank: Rank = ALONE,
 ) -> Score:
-    """Mean Dice over targets of a few whole cases, without mirrors; a class that is in none of them counts nowhere."""
+    """Mean Dice over targets of a few whole cases, without mirrors; a class that is in none of them counts nowhere.
+
+    Ranks share out the cases and add up their voxels, so all come to the score that one process comes to. All stop if one is asked to.
+    """
+    with adding(rank) as add:
+        own = dict(list(cases.items())[rank.number :: rank.count])
+        try:
+            counted, stopping = _counts(plan, configuration, own, previous, network), 0
+        except stop.Stopped:
+            counted, stopping = np.zeros((len(plan.labels.targets), 2), np.int64), 1
+        together = add(np.append(counted, stopping))
+    if together[-1]:
+        raise stop.Stopped("another process")
+    names = [name for name, _ in plan.labels.targets]
+    scores = tuple(
+        (name, inside / both if both else None) for name, (inside, both) in zip(names, together[:-1].reshape(-1, 2).tolist(), strict=True)
+    )
+    seen = [score for _, score in scores if score is not None]
+    return (float(np.mean(seen)) if seen else 0.0), scores
+
+
+def _counts(
+    plan: Plan, configuration: Configuration, cases: Mapping[str, PreparedCase], previous: PreviousOf, network: nn.Module
+) -> NDArray[np.int64]:
+    """(target, 2): twice the voxels that both call it, and the voxels that either does."""
     settings = replace(InferenceSettings.of(configuration), mirror_axes=())
-    totals: dict[str, list[int]] = {name: [0, 0] for name, _ in plan.labels.targets}
+    totals = np.zeros((len(plan.labels.targets), 2), np.int64)
     values = np.array([c.value for c in plan.labels.classes] + ([] if plan.labels.ignore is None else [plan.labels.ignore]))
     for name, case in cases.items():
         image, label = case.read_all()
@@ -50,13 +83,10 @@ def quick_score(
         found = predict_prepared([Member(network, configuration)], image, frame, plan, settings, previous_zyx=previous(name))
         truth = values[np.maximum(label, 0)]
         joint = joint_counts(truth, label_values(found.label_zyx, plan.labels), plan.labels.ignore)
-        for target, target_values in plan.labels.targets:
+        for row, (_, target_values) in zip(totals, plan.labels.targets, strict=True):
             counts = joint.of(target_values)
-            totals[target][0] += 2 * counts.tp
-            totals[target][1] += counts.predicted + counts.true
-    scores = tuple((name, inside / both if both else None) for name, (inside, both) in totals.items())
-    seen = [score for _, score in scores if score is not None]
-    return (float(np.mean(seen)) if seen else 0.0), scores
+            row += (2 * counts.tp, counts.predicted + counts.true)
+    return totals
 
 
 def cost_in_steps(configuration: Configuration, cases: Mapping[str, PreparedCase]) -> float:

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,8 @@ from autounet.training.fold import positions
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start(folder: Path, number: int, count: int) -> subprocess.Popen[bytes]:
-    arguments = [sys.executable, "-m", "tests.training.rank", str(folder), str(number), str(count)]
+def start(folder: Path, number: int, count: int, program: str = "rank") -> subprocess.Popen[bytes]:
+    arguments = [sys.executable, "-m", f"tests.training.{program}", str(folder), str(number), str(count)]
     return subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
@@ -37,3 +38,35 @@ def test_two_ranks_train_the_weights_of_one_process_with_batch_dice_over_both(tm
     for name, weight in alone.items():
         assert torch.equal(both[0][name], both[1][name])
         torch.testing.assert_close(both[0][name], weight, atol=2e-5, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_two_ranks_score_and_stop_at_a_plateau_as_one_process_does(tmp_path):
+    states, events = {}, {}
+    for count in (1, 2):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        ranks = [start(folder, number, count, "scored_rank") for number in range(count)]
+        for rank in ranks:
+            said, _ = rank.communicate(timeout=400)
+            assert rank.returncode == 0, said.decode()
+        states[count] = [json.loads((folder / f"state_{number}.json").read_text()) for number in range(count)]
+        lines = (folder / "fold_0" / "events.jsonl").read_text().splitlines()
+        events[count] = [event for event in map(json.loads, lines) if event["kind"] == "validation"]
+    (alone,) = states[1]
+    # A plateau needs two scores on each side of a fifth of the way; then the decay is as long as a quarter of the way so far.
+    assert [scored["step"] for scored in alone["scored"]] == [2, 4, 6, 8]
+    assert alone["decay_from"] == 0.5
+    assert alone["step"] == 10 < 16
+    for state in states[2]:
+        assert (state["step"], state["decay_from"]) == (10, 0.5)
+        assert state["scored"] == states[2][0]["scored"]
+        for one, other in zip(state["scored"], alone["scored"], strict=True):
+            assert one["step"] == other["step"]
+            assert one["dice"] == pytest.approx(other["dice"], abs=2e-3)  # of weights that are the same but for rounding
+    assert len(events[2]) == len(events[1]) == 4  # once each, by the first
+    for one, other in zip(events[2], events[1], strict=True):
+        assert one["step"] == other["step"]
+        assert one["dice"] > 0.01
+        for name in ("dice", "dice_ball", "dice_box"):
+            assert one[name] == pytest.approx(other[name], abs=2e-3)

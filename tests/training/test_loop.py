@@ -189,6 +189,29 @@ def test_scores_on_the_way_are_kept_and_a_plateau_calls_the_decay(tmp_path):
     assert trained.state.decay_from is not None
 
 
+def test_asked_to_stop_while_it_scores_it_loses_no_step_and_scores_when_it_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "VALIDATION_SHARE", 1e9)
+    asked = []
+
+    def validate(network):
+        if not asked:
+            asked.append(1)
+            stop.request("test")
+            stop.check()
+        return 0.5, (("ball", 0.5),)
+
+    plan = replace(SHORT, iterations=8)
+    with pytest.raises(stop.Stopped):
+        train_fold(fold(tmp_path, plan, validate=validate), job(tmp_path))
+    stop.clear()
+    saved = Checkpoints(tmp_path / "fold_0" / "checkpoints").latest()
+    assert (saved.step, saved.state["scored"]) == (1, [])
+    trained = train_fold(fold(tmp_path, plan, validate=validate), job(tmp_path))
+    assert trained.state.scored[0].step == 2
+    unbroken = train_fold(fold(tmp_path / "unbroken", plan), job(tmp_path))
+    assert equal(trained.weights, unbroken.weights)
+
+
 def test_micro_batches_give_the_gradient_of_the_whole_when_dice_is_per_sample(tmp_path):
     made = fold(tmp_path)
     source = Source(recipe=made.recipe, cases=made.cases)
