@@ -7,8 +7,8 @@ each dataset hides it where one kind of network alone can look:
 - the three-dimensional one sees 8 slices at full resolution, and of them a window of 16 × 16;
 - the low-resolution one sees the whole volume, every second voxel of each axis.
 
-Two cues vanish at half the resolution, exactly: a pattern that changes sign at every voxel, or is otherwise antisymmetric about the
-middle of each pair of voxels, is zero where the coarse voxels lie.
+Two cues vanish at half the resolution: a pattern that changes sign at every voxel, or is otherwise antisymmetric about the middle of each
+pair of voxels, is zero where the coarse voxels lie.
 """
 
 from collections.abc import Callable
@@ -28,6 +28,8 @@ MARKED = slice(0, 6)  # columns of the cue that lies far away
 FAR = 22  # and from here on lies what it tells the class of: no window of 16 columns holds both
 PAIRED = np.array([1, -1, -1, 1])  # like + - + - it has no mean over slices 2k and 2k + 1, and either sign half of the time
 UNEVEN = 0.3  # brightness of each such pair; near the ends of the volume a spline leaves a trace of the pattern, a third of this
+MARK_END = 4  # slices of the cue of the layers; the first layer begins at 12, and no window of 8 slices holds both
+ARRANGED = ((1, 1, 2, 2), (2, 2, 1, 1), (1, 2, 1, 2), (2, 1, 2, 1), (1, 2, 2, 1), (2, 1, 1, 2))  # no place has more of one class
 
 
 @dataclass(frozen=True)
@@ -73,18 +75,20 @@ def add_rods(made: Made, rng: np.random.Generator, columns: tuple[float, ...]) -
             made.label_zyx[:, found] = value
 
 
-def add_blocks(made: Made, rng: np.random.Generator) -> None:
-    """Four lanes, in each a bright or dark mark at one corner of the volume that tells the class of the block at the other."""
-    for lane, value in enumerate(rng.permutation((*BOTH, *BOTH))):
-        rows = slice(8 * lane, 8 * lane + 6)
-        made.image_zyx[0:8, rows, MARKED] += 2.0 if value == 1 else -2.0
-        first = 2 * rng.integers(6, 8)
-        block = (slice(first, first + 8), rows, slice(FAR, FAR + 2 * rng.integers(3, 6)))
-        made.image_zyx[block] += 2.0
-        made.label_zyx[block] = value
+def add_layers(made: Made, rng: np.random.Generator, values: tuple[int, ...]) -> None:
+    """Bright layers over the upper half, side by side, one a value; a bright or dark mark at the bottom of the volume tells the class.
+
+    All borders lie between coarse voxels, and no corner sticks out that a linear interpolation of coarse scores would round off.
+    """
+    first = 2 * rng.integers(6, 8)
+    for lane, value in enumerate(values):
+        rows = slice(8 * lane, 8 * lane + 8)
+        made.image_zyx[:MARK_END, rows] += 2.0 if value == 1 else -2.0
+        made.image_zyx[first:, rows] += 2.0
+        made.label_zyx[first:, rows] = value
 
 
-def slices_apart(rng: np.random.Generator) -> Made:
+def slices_apart(rng: np.random.Generator, _: int) -> Made:
     """Only the two-dimensional network can tell.
 
     The class of a disc is said by stripes in its own slice: 16 columns away, out of the window of the three-dimensional network, and
@@ -95,7 +99,7 @@ def slices_apart(rng: np.random.Generator) -> Made:
     return made
 
 
-def across_slices(rng: np.random.Generator) -> Made:
+def across_slices(rng: np.random.Generator, _: int) -> Made:
     """Only the three-dimensional network at full resolution can tell.
 
     The class of a rod is how often its brightness changes from slice to slice. One slice of either is bright or dark with the same
@@ -106,18 +110,18 @@ def across_slices(rng: np.random.Generator) -> Made:
     return made
 
 
-def far_away(rng: np.random.Generator) -> Made:
+def far_away(rng: np.random.Generator, number: int) -> Made:
     """Only the low-resolution network can tell.
 
-    The class of a block is said by a mark in other slices and 16 columns away. Blocks and marks are coarse: nothing is lost at half the
-    resolution.
+    The class of a layer is said by a mark nine slices below it, or more. Layers and marks are coarse: nothing is lost at half the
+    resolution, and nothing is gained by asking a finer network, too.
     """
     made = empty(rng)
-    add_blocks(made, rng)
+    add_layers(made, rng, ARRANGED[number % len(ARRANGED)])
     return made
 
 
-def both_ways(rng: np.random.Generator) -> Made:
+def both_ways(rng: np.random.Generator, _: int) -> Made:
     """Only the two- and the three-dimensional network together can tell.
 
     Discs as in `slices_apart`, and in the middle rods as in `across_slices`: each of the two networks is sure of its half and knows that it
@@ -129,7 +133,7 @@ def both_ways(rng: np.random.Generator) -> Made:
     return made
 
 
-CONTESTS: dict[str, Callable[[np.random.Generator], Made]] = {
+CONTESTS: dict[str, Callable[[np.random.Generator, int], Made]] = {
     "slices_apart": slices_apart,
     "across_slices": across_slices,
     "far_away": far_away,
@@ -143,7 +147,7 @@ def write_contest(kind: str, folder: Path, cases: int) -> Path:
     for part in ("images", "labels"):
         (folder / part).mkdir(parents=True)
     for number in range(cases):
-        made = CONTESTS[kind](np.random.default_rng([sorted(CONTESTS).index(kind), number]))
+        made = CONTESTS[kind](np.random.default_rng([sorted(CONTESTS).index(kind), number]), number)
         write_image(folder / "images" / f"case_{number:02d}.nii.gz", made.image_zyx[None].astype(np.float32), geometry)
         write_mask(folder / "labels" / f"case_{number:02d}.nii.gz", made.label_zyx, geometry)
     publish_text(folder / "autounet.toml", "[labels]\na = 1\nb = 2\n")

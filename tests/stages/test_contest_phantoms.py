@@ -4,9 +4,22 @@ import numpy as np
 import pytest
 
 from autounet.arrays.resample import resample_image
-from tests.stages.contest_phantoms import BOTH, CONTESTS, FAR, MARKED, PAIRED, SHAPE_ZYX, UNEVEN, Made, add_discs, add_rods, write_contest
+from tests.stages.contest_phantoms import (
+    BOTH,
+    CONTESTS,
+    FAR,
+    MARK_END,
+    MARKED,
+    PAIRED,
+    SHAPE_ZYX,
+    UNEVEN,
+    Made,
+    add_discs,
+    add_rods,
+    write_contest,
+)
 
-WINDOW = 16  # columns that the three-dimensional network sees at once
+WINDOW, DEPTH = 16, 8  # columns and slices that the three-dimensional network sees at once
 Z, Y, X = (np.arange(size) for size in SHAPE_ZYX)
 
 
@@ -20,7 +33,7 @@ def blank() -> Made:
 
 
 def volumes(kind: str, count: int = 12) -> list[Made]:
-    return [CONTESTS[kind](np.random.default_rng(seed)) for seed in range(count)]
+    return [CONTESTS[kind](np.random.default_rng(seed), seed) for seed in range(count)]
 
 
 def test_the_pattern_of_a_rod_is_nothing_at_half_the_resolution():
@@ -64,16 +77,25 @@ def test_no_slice_of_discs_tells_of_its_neighbour_and_no_window_holds_a_disc_and
     assert FAR - (MARKED.stop - 1) >= WINDOW
 
 
-def test_blocks_share_no_slice_and_no_window_with_their_marks():
+def test_layers_share_no_slice_and_no_window_with_their_marks():
+    seen = []
     for made in volumes("far_away"):
-        blocks_z, _, blocks_x = made.label_zyx.nonzero()
-        assert blocks_z.min() >= 12
-        assert blocks_x.min() - (MARKED.stop - 1) >= WINDOW
-        mark_y = made.image_zyx[0:8, :, MARKED].mean((0, 2))
-        for row in range(0, 32, 8):
-            assert {*np.unique(made.label_zyx[:, row])} == {0, 1 if mark_y[row] > 0 else 2}
-        assert np.abs(made.image_zyx[8:12]).max() < 1  # nothing in between
-        assert np.abs(made.image_zyx[12:, :, MARKED]).max() < 1
+        first = int(made.label_zyx.nonzero()[0].min())
+        assert first - (MARK_END - 1) > DEPTH
+        mark_y = made.image_zyx[:MARK_END].mean((0, 2))
+        assert np.array_equal(np.where(mark_y > 0, 1, 2), made.label_zyx[-1, :, 0])
+        assert np.abs(made.image_zyx[MARK_END:first]).max() < 1  # nothing in between
+        assert made.image_zyx[first:].min() > 1  # and above it no trace of the class
+        seen.append(made.label_zyx[-1, ::8, 0])
+    assert np.array_equal(np.mean(seen, 0), [1.5] * 4)
+
+
+def test_nothing_of_a_layer_is_lost_at_half_the_resolution():
+    for made in volumes("far_away"):
+        for axis in range(3):
+            size = SHAPE_ZYX[axis]
+            first, second = np.take(made.label_zyx, range(0, size, 2), axis), np.take(made.label_zyx, range(1, size, 2), axis)
+            assert np.array_equal(first, second)
 
 
 @pytest.mark.parametrize("kind", list(CONTESTS))
