@@ -17,7 +17,7 @@ SAME = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Elastic:
-    """A smooth random displacement whose longest step is `voxels`."""
+    """A smooth random displacement whose longest step along each axis is `voxels`."""
 
     voxels: float
     seed: int

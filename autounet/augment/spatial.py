@@ -39,7 +39,7 @@ def sampling_points(drawn: Drawn, patch_zyx: Triple, middle_zyx: Start, device: 
 
 
 def displacement(patch_zyx: Triple, voxels: float, seed: int, device: torch.device = PROCESSOR) -> Tensor:
-    """(3, z, y, x): random knots joined by cubic B-splines; the longest component is `voxels`."""
+    """(3, z, y, x): random knots joined by cubic B-splines; the longest step along each axis is `voxels`."""
     rng = np.random.Generator(np.random.Philox(seed))
     knots = [max(4, -(-edge // CONTROL_VOXELS) + 3) for edge in patch_zyx]
     field = uploaded(rng.standard_normal((3, *knots)).astype(np.float32), device)
@@ -48,7 +48,7 @@ def displacement(patch_zyx: Triple, voxels: float, seed: int, device: torch.devi
         field = torch.tensordot(field, weights, dims=([1], [1]))  # the axes rotate round to their places
     if patch_zyx[0] == 1:
         field[0] = 0
-    return field * (voxels / field.abs().max().clamp_min(1e-6))
+    return field * (voxels / field.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-6))
 
 
 def _spline(edge: int, knots: int) -> Tensor:

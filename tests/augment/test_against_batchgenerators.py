@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
+from autounet.augment import spatial
 from autounet.augment.backend import Native, backend, chosen
 from autounet.augment.classic import Classic, seeded
 from autounet.augment.draw import Drawn, draw
@@ -193,6 +194,97 @@ def test_a_step_in_space_moves_images_and_labels_as_batchgenerators_does(kind):
     smaller = replace(step, low=0.7 * step.low, high=1 + 0.7 * (step.high - 1) if kind == "scaling" else 0.7 * step.high)
     narrow = ours_in_space(smaller, TURNS)
     assert min(chance(narrow[name], other[name]) for name in narrow) < CHANCE / 10
+
+
+BENT = Step(kind="elastic", probability=1.0, low=1.0, high=4.0)
+# Of the distance of the knots: the Gaussian filter that makes of white noise slopes as steep as a cubic B-spline makes of random knots.
+# Where the autocorrelation of the one is exp(-t^2 / 4 s^2) and of the other the spline of degree 7, whose curvature at 0 is -1.39.
+WIDTH = 0.6
+
+
+def between_knots(edge):
+    return (edge - 1) / (max(4, -(-edge // spatial.CONTROL_VOXELS) + 3) - 3)
+
+
+def our_fields(step, patch, count):
+    plan, fields = Augmentation(steps=(step,)), []
+    for index in range(count):
+        elastic = draw(plan, 1, patch[0] == 1, generator(8, "elastic", index)).elastic
+        fields.append(spatial.displacement(patch, elastic.voxels, elastic.seed).numpy()[int(patch[0] == 1) :])
+    return fields
+
+
+def their_fields(step, patch, count, width=WIDTH):
+    """The library's own displacements. They are periodic, which ours are not, so they are cut out of larger ones."""
+    from batchgenerators.augmentations.utils import elastic_deform_coordinates_2
+
+    edges = [edge for edge in patch if edge > 1]
+    sigmas = [width * between_knots(edge) for edge in edges]
+    margins = [int(3 * sigma) + 1 for sigma in sigmas]
+    mesh = np.zeros((len(edges), *(edge + 2 * margin for edge, margin in zip(edges, margins, strict=True))))
+    middle = (slice(None), *(slice(margin, -margin) for margin in margins))
+    fields = []
+    with seeded(10):
+        for _ in range(count):
+            voxels = np.random.uniform(step.low, step.high)
+            field = elastic_deform_coordinates_2(mesh, sigmas, [voxels] * len(edges))[middle]
+            longest = np.abs(field).max(axis=tuple(range(1, field.ndim)), keepdims=True)
+            fields.append((field * (voxels / longest)).reshape(len(edges), *patch).astype(np.float32))
+    return fields
+
+
+def bends(fields):
+    """How far, how steeply and how curved a displacement is, and how far apart it is still alike; along the last axis for all.
+
+    Curved over half the distance of the knots: from voxel to voxel a cubic spline bends at its knots more than between them, and
+    on average by a twentieth less than a Gaussian field. That difference is known, and left.
+    """
+    along = [field[-1] for field in fields]
+    slopes = [np.diff(one, axis=-1) for one in along]
+    return {
+        "deviation": np.array([one.std() for one in along]),
+        "mean": np.array([one.mean() for one in along]),
+        "longest": np.array([np.abs(field).max() for field in fields]),
+        "voxel": np.array([one[0, 5, 7] for one in along]),
+        "border": np.array([np.abs(one[..., 0]).mean() for one in along]),
+        "slope": np.array([np.abs(slope).mean() for slope in slopes]),
+        "steepest": np.array([np.abs(slope).max() for slope in slopes]),
+        "curvature": np.array([np.abs(one[..., 16:] - 2 * one[..., 8:-8] + one[..., :-16]).mean() for one in along]),
+        "likeness": np.array([(one[..., 8:] * one[..., :-8]).mean() / (one**2).mean() for one in along]),
+        # How much larger or smaller a piece becomes.
+        "swelling": np.array([sum(np.gradient(part, axis=axis - len(f)) for axis, part in enumerate(f)).std() for f in fields]),
+    }
+
+
+def test_an_elastic_step_bends_space_as_batchgenerators_does():
+    patch = (1, 96, 96)
+    mine, other = bends(our_fields(BENT, patch, COUNT)), bends(their_fields(BENT, patch, COUNT))
+    chances = {name: chance(mine[name], other[name]) for name in mine}
+    assert min(chances.values()) > CHANCE, chances
+    shorter = bends(our_fields(replace(BENT, high=3.0), patch, COUNT))
+    assert min(chance(shorter[name], other[name]) for name in shorter) < CHANCE / 10
+    smoother = bends(their_fields(BENT, patch, COUNT, 1.3 * WIDTH))
+    assert min(chance(mine[name], smoother[name]) for name in mine) < CHANCE / 10
+
+
+@pytest.mark.slow
+def test_volumes_and_labels_are_bent_as_batchgenerators_bends_them(monkeypatch):
+    from batchgenerators.augmentations.utils import interpolate_img
+
+    monkeypatch.setattr(spatial, "CONTROL_VOXELS", 5)  # several knots in a patch of 16, and short Fourier transforms
+    image, label, patch = bar()
+    step = replace(BENT, low=0.5, high=2.0)
+    mine = ours_in_space(step, COUNT)
+    grid = np.stack(np.meshgrid(*(np.arange(16) + 8.0 for _ in range(3)), indexing="ij"))
+    found = []
+    for field in their_fields(step, patch, COUNT):
+        warped = interpolate_img(image, grid + field, 1, "constant", 0.0, False)
+        found.append(shape_of(warped, interpolate_img(label, grid + field, 1, "constant", 0.0, True)))
+    other = {name: np.array([each[name] for each in found]) for name in found[0]}
+    chances = {name: chance(mine[name], other[name]) for name in mine}
+    assert min(chances.values()) > CHANCE, chances
+    weaker = ours_in_space(replace(step, high=1.4), COUNT)
+    assert min(chance(weaker[name], other[name]) for name in weaker) < CHANCE / 10
 
 
 def test_axes_are_mirrored_as_often_each_on_its_own():

@@ -12,7 +12,7 @@ import pytest
 from autounet.store.weights import load_tensors
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = 5
+STEPS = 16  # enough that a score on the way is worth its time
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="the launcher wants POSIX")]
 
 
@@ -50,11 +50,14 @@ def test_two_processes_train_the_weights_of_one_and_only_the_first_writes(tmp_pa
     runs = [tmp_path / name / "runs" / "3d_fullres" / "fold_0" for name in ("alone", "together")]
     one, other = (load_tensors(run / "weights.safetensors", "numpy") for run in runs)
     for name, weight in one.items():
-        np.testing.assert_allclose(other[name], weight, atol=1e-5, rtol=0)
+        np.testing.assert_allclose(other[name], weight, atol=5e-5, rtol=0)
     # Batch Dice is no mean of the ranks' own: the losses agree because its sums are those of the whole batch.
     losses = [[event["loss_dice"] for event in events(tmp_path / name, "train")] for name in ("alone", "together")]
     assert len(losses[0]) == STEPS
-    np.testing.assert_allclose(losses[0], losses[1], atol=1e-5)
+    np.testing.assert_allclose(losses[0], losses[1], atol=5e-5)
+    scores = [[(event["step"], event["dice"]) for event in events(tmp_path / name, "validation")] for name in ("alone", "together")]
+    assert len(scores[0]) >= 1
+    np.testing.assert_allclose(scores[0], scores[1], atol=5e-3)
     assert [event["words"][0] for event in map(json.loads, (tmp_path / "together" / "events.jsonl").read_text().splitlines())
             if event["kind"] == "command"] == ["plan", "train"]  # fmt: skip
     names = {path.relative_to(tmp_path / "together").as_posix() for path in (tmp_path / "together" / "runs").rglob("*.nii.gz")}
