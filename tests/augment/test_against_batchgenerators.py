@@ -236,7 +236,7 @@ def their_fields(step, patch, count, width=WIDTH):
 def bends(fields):
     """How far, how steeply and how curved a displacement is, and how far apart it is still alike; along the last axis for all.
 
-    Curved over half the distance of the knots: from voxel to voxel a cubic spline bends at its knots more than between them, and
+    Curved from knot to knot: from voxel to voxel a cubic spline bends at its knots more than between them, and
     on average by a twentieth less than a Gaussian field. That difference is known, and left.
     """
     along = [field[-1] for field in fields]
@@ -249,7 +249,7 @@ def bends(fields):
         "border": np.array([np.abs(one[..., 0]).mean() for one in along]),
         "slope": np.array([np.abs(slope).mean() for slope in slopes]),
         "steepest": np.array([np.abs(slope).max() for slope in slopes]),
-        "curvature": np.array([np.abs(one[..., 16:] - 2 * one[..., 8:-8] + one[..., :-16]).mean() for one in along]),
+        "curvature": np.array([np.abs(one[..., 32:] - 2 * one[..., 16:-16] + one[..., :-32]).mean() for one in along]),
         "likeness": np.array([(one[..., 8:] * one[..., :-8]).mean() / (one**2).mean() for one in along]),
         # How much larger or smaller a piece becomes.
         "swelling": np.array([sum(np.gradient(part, axis=axis - len(f)) for axis, part in enumerate(f)).std() for f in fields]),
