@@ -1,7 +1,7 @@
 """Which networks vote: candidates are compared on the same held-out cases, and the simplest within noise of the best is chosen.
 
 A second configuration doubles the cost of every prediction, and a difference that would vanish with other patients is
-no reason to pay it.
+no reason to pay it. Nor is one that is sure, and that nobody would see.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ from autounet.store.selection import Candidate, Chosen, FoldScore, Selection, Ta
 from planners.plan import Plan
 
 ONE_PATIENT = 0.05  # Dice; with one patient nothing can be tested, but so much is worth a larger network
+NOTICED = 0.001  # Dice; a sure gain below it in every target is a few voxels at the border: a network that is nearly perfect has many
 TRIED_TOGETHER = 3  # ensembles are made of so many of the best configurations
 LEANING = 2.0  # the say of the one member of an ensemble that is believed more than the others
 
@@ -66,7 +67,8 @@ def choose(
     p_values = [nan if team == best else _p(scored[best], scored[team], len(teams) - 1, seed) for team in teams]
     adjusted = dict(zip(teams, holm(p_values), strict=True))
     near = [team for team in teams if team == best or _within_noise(scored[best], scored[team], adjusted[team])]
-    chosen = min(near, key=lambda team: (_cost(plan, team.names), team.weights != (), -or_zero(scored[team].mean_over_targets())))
+    alike = [team for team in teams if team in near or _unnoticed(scored[best], scored[team])]
+    chosen = min(alike, key=lambda team: (_cost(plan, team.names), team.weights != (), -or_zero(scored[team].mean_over_targets())))
     scores = scored[chosen]
     firsts = _first_shares(scored, seed)
     interval = mean_interval(scores, seed)
@@ -75,7 +77,7 @@ def choose(
             Chosen(configuration=name, folds=folds[name], weight=weight)
             for name, weight in zip(chosen.names, chosen.weights or (1.0,) * len(chosen.names), strict=True)
         ),
-        why=_why(scored, best, chosen, folds),
+        why=_why(scored, best, chosen, folds, "is within noise" if chosen in near else f"gains less than {NOTICED} in every target"),
         candidates=tuple(_candidate(team, scored[team], adjusted[team], (team in near, firsts.get(team)), seed) for team in teams),
         scores=target_scores(scores, seed),
         folds=fold_scores(scores, fold_of or {}),
@@ -94,7 +96,13 @@ def _within_noise(best: Scores, other: Scores, adjusted_p: float) -> bool:
     return adjusted_p > SIGNIFICANT
 
 
-def _why(scored: Mapping[Team, Scores], best: Team, chosen: Team, folds: Mapping[str, tuple[int, ...]]) -> str:
+def _unnoticed(best: Scores, other: Scores) -> bool:
+    """Whether no target gains as much as anyone would notice."""
+    gains = (or_zero(best.mean(name)) - or_zero(other.mean(name)) for name, _ in best.targets)
+    return bool(other.scored) and all(gain < NOTICED for gain in gains)
+
+
+def _why(scored: Mapping[Team, Scores], best: Team, chosen: Team, folds: Mapping[str, tuple[int, ...]], because: str) -> str:
     count = len(folds[chosen.names[0]])
     text = f"{chosen.words}, {count} fold{'s' if count != 1 else ''}"
     if len(scored) == 1:
@@ -104,7 +112,7 @@ def _why(scored: Mapping[Team, Scores], best: Team, chosen: Team, folds: Mapping
         return f"{text}: Dice {scored[best].mean_over_targets():.4f}, next {second.words} with {scored[second].mean_over_targets():.4f}"
     return (
         f"{text}: Dice {scored[chosen].mean_over_targets():.4f}; {best.words} has {scored[best].mean_over_targets():.4f}, "
-        "which is within noise and costs more"
+        f"which {because} and costs more"
     )
 
 

@@ -61,6 +61,32 @@ def test_pure_noise_keeps_the_simplest_in_nineteen_of_twenty_experiments(spread)
     assert kept >= 57
 
 
+def scores_of_two(first, second):
+    """Cases with two targets."""
+    one, other = scores_of(first), scores_of(second)
+    pairs = zip(one.cases, other.cases, strict=True)
+    cases = tuple(replace(a, targets=(*a.targets, replace(b.targets[0], name="class_2", values=(2,)))) for a, b in pairs)
+    return Scores(cases=cases, targets=(("class_1", (1,)), ("class_2", (2,))))
+
+
+def test_a_gain_that_is_sure_and_too_small_to_be_seen_is_not_paid_for():
+    cheap, dear = Team(("3d_lowres",)), Team(("3d_fullres",))
+    before = np.linspace(0.99, 0.998, 30)
+
+    def chosen(first, second):
+        scored = {cheap: scores_of_two(before, before), dear: scores_of_two(before + first, before + second)}
+        found = choose(PLAN, scored, FOLDS, seed=1)
+        assert found.candidates[0].p_against_best < 0.001  # every patient gains
+        assert not found.candidates[0].within_noise
+        return found
+
+    little = chosen(0.0008, 0.0008)
+    assert [m.configuration for m in little.members] == ["3d_lowres"]
+    assert little.why.endswith("which gains less than 0.001 in every target and costs more")
+    assert [m.configuration for m in chosen(0.0012, 0.0012).members] == ["3d_fullres"]
+    assert [m.configuration for m in chosen(0.0, 0.0016).members] == ["3d_fullres"]  # 0.0008 in the mean, but one target gains
+
+
 def test_a_selection_carries_intervals_around_its_scores():
     chosen = choose(PLAN, {Team(("3d_fullres",)): drawn(0.9, 1)}, FOLDS, seed=1)
     assert chosen.why.endswith("the only one trained")
