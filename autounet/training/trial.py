@@ -18,10 +18,15 @@ Opened = Callable[[Where], AbstractContextManager[Loader]]
 STEPS = 6  # that are timed, after as many as the loader has batches ahead
 CLEARLY = 0.95  # of the time with threads: less is chance, and threads leave the device's memory alone
 LONG_STEPS, LONG_SECONDS = 1000, 600.0  # shorter trainings would spend more on the question than they gain
+PATIENCE, SHARE = 600.0, 0.02  # seconds that the question may take, a compiler's minutes among them; or a share of the time that there is
 
 
 class NoRoomError(SampleError):
     """The device has no memory left to augment."""
+
+
+class SlowError(Exception):
+    """It takes too long to find out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,38 +49,56 @@ class Choice:
     tried: bool = False
 
 
-def tried(learner: Learner, opened: Opened, parts: int) -> Choice:
+def tried(learner: Learner, opened: Opened, parts: int, clock: Callable[[], float] = time.perf_counter) -> Choice:
     """Some steps each way at a rate of zero; the device must be clearly faster. The learner is as before afterwards."""
+    schedule = learner.schedule
+    until = clock() + (PATIENCE if schedule.seconds is None else SHARE * schedule.seconds)
+
+    def time_left() -> float:
+        return until - clock()
+
     with rehearsal(learner):
-        with opened("threads") as loader:
-            threads = timing(learner, loader, parts)
         try:
-            with opened("device") as loader:
-                device = timing(learner, loader, parts)
-        except NoRoomError as error:
-            return Choice("threads", error.problem, tried=True)
-        except SampleError:
-            raise
-        except (RuntimeError, TypeError) as error:  # no memory for the step beside it; an operation that this kind of device lacks
-            return Choice("threads", f"the device cannot do it: {(str(error) or type(error).__name__).splitlines()[0][:200]}", tried=True)
+            with opened("threads") as loader:
+                threads = timing(learner, loader, parts, time_left)
+            device = _on_device(learner, opened, parts, time_left)
+        except SlowError:
+            return Choice("threads", "the steps take too long to try it", tried=True)
+    if isinstance(device, str):
+        return Choice("threads", device, tried=True)
     where: Where = "device" if device.seconds < CLEARLY * threads.seconds else "threads"
     return Choice(where, f"on the device {device}; by threads {threads}", tried=True)
 
 
-def timing(learner: Learner, loader: Loader, parts: int, clock: Callable[[], float] = time.perf_counter) -> Timing:
+def _on_device(learner: Learner, opened: Opened, parts: int, time_left: Callable[[], float]) -> Timing | str:
+    """How long it takes there; or in words why it cannot be done there."""
+    try:
+        with opened("device") as loader:
+            return timing(learner, loader, parts, time_left)
+    except NoRoomError as error:
+        return error.problem
+    except SampleError:
+        raise  # a case that cannot be read is no matter of speed
+    except (RuntimeError, TypeError) as error:  # no memory for the step beside it; an operation that this kind of device lacks
+        return f"the device cannot do it: {(str(error) or type(error).__name__).splitlines()[0][:200]}"
+
+
+def timing(learner: Learner, loader: Loader, parts: int, time_left: Callable[[], float]) -> Timing:
     """What a step takes when the batches that lay ready at the start are used up."""
     batches = loader.batches(0)
 
     def steps(count: int) -> None:
         for _ in range(count):
             stop.check()
+            if time_left() <= 0:
+                raise SlowError
             learner.step(next(batches), 0.0, parts)  # its report is read from the device, so all that came before is done
 
     try:
         steps(loader.ahead + 1)
-        began, waited = clock(), loader.waited_seconds
+        before, waited = time_left(), loader.waited_seconds
         steps(STEPS)
-        return Timing((clock() - began) / STEPS, (loader.waited_seconds - waited) / STEPS)
+        return Timing((before - time_left()) / STEPS, (loader.waited_seconds - waited) / STEPS)
     finally:
         batches.close()
 

@@ -236,10 +236,12 @@ class Watched(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.sent = 0
+        self.done = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
         assert not any(name.startswith(word) for word in self.ASKING), f"{func} waits for the device"
+        self.done += 1
         came = [a.device.type for a in args if isinstance(a, torch.Tensor)]
         done = func(*args, **(kwargs or {}))
         if name in ("_to_copy", "copy_"):

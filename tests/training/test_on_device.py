@@ -9,8 +9,12 @@ import pytest
 import torch
 
 from autounet import stop
+from autounet.augment.draw import draw
+from autounet.augment.rows import apply_rounds, rounds
+from autounet.augment.together import Box, warped
 from autounet.job import Job
 from autounet.progress import Progress
+from autounet.rng import generator
 from autounet.store.checkpoints import Checkpoints
 from autounet.training import fold as folds
 from autounet.training import on_device, trial
@@ -18,6 +22,7 @@ from autounet.training.execution import Execution
 from autounet.training.fold import Fold, fresh_learner, train_fold
 from autounet.training.loader import Loader, Workers
 from autounet.training.loop import Surroundings
+from autounet.training.memory_trace import Counter
 from autounet.training.on_device import Augmenter, hindrance, making
 from autounet.training.sample import SampleError, Source
 from autounet.training.trial import Choice, NoRoomError, Timing, rehearsal, timing, tried
@@ -133,6 +138,30 @@ def test_noise_on_the_device_is_as_strong_and_of_other_numbers():
     assert abs(float(np.corrcoef(here.flatten(), there.flatten())[0, 1])) < 0.06
 
 
+@pytest.mark.parametrize(
+    ("patch", "batch", "channels", "mebibytes"), [((128, 128, 128), 2, 1, 400), ((1, 512, 512), 12, 3, 400), ((40, 56, 40), 9, 1, 100)]
+)
+def test_a_batch_takes_little_memory_beside_a_step_and_few_kernels(patch, batch, channels, mebibytes):
+    """Counted on a device without memory: what is alive at once, and how often something is started there."""
+    plan, peaks, started = REFERENCE, [], []
+    for step in range(6):
+        drawn = [draw(plan, channels, patch[0] == 1, generator(1, "memory", step, index)) for index in range(batch)]
+        boxes = []
+        for each in drawn:
+            shape = [stop - start for start, stop in each.box((0, 0, 0), patch)]
+            image, label = torch.empty(channels, *shape, device=NOWHERE), torch.empty(1, *shape, dtype=torch.int8, device=NOWHERE)
+            middle = tuple((edge - 1) / 2 for edge in shape)
+            boxes.append(Box(image_czyx=image, labels_nzyx=label, drawn=each, middle_zyx=middle).packed(patch, NOWHERE))
+        order, effects = [step.kind for step in plan.steps], [each.effects for each in drawn]
+        with Counter() as memory, Watched() as watched:
+            image, _ = warped(boxes, patch, NOWHERE)
+            apply_rounds(image, rounds(effects, order, channels))
+        peaks.append(memory.peak / 2**20)
+        started.append(watched.done)
+    assert max(peaks) < mebibytes
+    assert max(started) < 2000  # a few milliseconds of a processor
+
+
 def test_no_memory_left_on_the_device_is_said_with_a_way_out(monkeypatch):
     def full(*given):
         raise torch.OutOfMemoryError
@@ -228,8 +257,8 @@ def test_the_trial_decides_once_and_leaves_no_trace_in_the_weights(tmp_path, mon
     monkeypatch.setattr(folds, "worth_a_trial", lambda schedule: True)
     real, said = trial.timing, []
 
-    def timed(learner, loader, parts):
-        real(learner, loader, parts)  # all of its steps are made
+    def timed(learner, loader, parts, time_left):
+        real(learner, loader, parts, time_left)  # all of its steps are made
         said.append(type(loader._making.together).__name__)
         return Timing(0.1 if len(said) == 1 else 0.05, 0.04 if len(said) == 1 else 0.0)
 
@@ -270,33 +299,55 @@ def test_steps_are_timed_when_what_lay_ready_is_used_up():
                 self.waited_seconds += 0.0 if self.made <= 4 else 0.25
                 yield None
 
-    clock = [0.0]
+    left = [60.0]
 
     class Learner:
         def step(self, batch, rate, parts):
             assert rate == 0.0
-            clock[0] += 0.5
+            left[0] -= 0.5
 
     loader = Fake()
-    assert timing(Learner(), loader, 1, clock=lambda: clock[0]) == Timing(0.5, 0.25)
+    assert timing(Learner(), loader, 1, lambda: left[0]) == Timing(0.5, 0.25)
     assert loader.made == 5 + trial.STEPS
+    left[0], loader.made = 1.5, 0
+    with pytest.raises(trial.SlowError):
+        timing(Learner(), loader, 1, lambda: left[0])
+    assert loader.made == 3
+
+
+@pytest.mark.parametrize(("seconds", "patience"), [(None, 600.0), (1000.0, 20.0)])
+def test_a_trial_takes_a_share_of_the_time_and_no_more(monkeypatch, seconds, patience):
+    given = []
+
+    def timed(learner, loader, parts, time_left):
+        given.append(time_left())
+        raise trial.SlowError
+
+    monkeypatch.setattr(trial, "timing", timed)
+    assert tried(idle(seconds), opened, 1, clock=lambda: 7.0) == Choice("threads", "the steps take too long to try it", True)
+    assert given == [patience]
+
+
+@contextmanager
+def opened(where):
+    yield where
+
+
+def idle(seconds=None):
+    parts = {"optimiser": torch.optim.SGD([torch.zeros(1)]), "averaged_steps": 0, "scaler": None}
+    return type("Learner", (), {**parts, "schedule": replace(SHORT, seconds=seconds)})()
 
 
 def outcomes(monkeypatch, device):
     """What the trial says when threads take 100 ms a step and the device does that."""
 
-    @contextmanager
-    def opened(where):
-        yield where
-
-    def timed(learner, loader, parts):
+    def timed(learner, loader, parts, time_left):
         if loader == "device" and isinstance(device, Exception):
             raise device
         return Timing(0.1, 0.05) if loader == "threads" else Timing(device, 0.0)
 
     monkeypatch.setattr(trial, "timing", timed)
-    learner = type("Learner", (), {"optimiser": torch.optim.SGD([torch.zeros(1)]), "averaged_steps": 0, "scaler": None})()
-    return tried(learner, opened, 1)
+    return tried(idle(), opened, 1)
 
 
 def test_the_device_must_be_clearly_faster_and_able(monkeypatch):
@@ -305,7 +356,7 @@ def test_the_device_must_be_clearly_faster_and_able(monkeypatch):
     assert outcomes(monkeypatch, NoRoomError("cuda:0 has no memory left", "")) == Choice("threads", "cuda:0 has no memory left", True)
     unable = outcomes(monkeypatch, NotImplementedError("aten::gather is not there\nfor this device"))
     assert unable == Choice("threads", "the device cannot do it: aten::gather is not there", True)
-    with pytest.raises(SampleError, match="torn"):  # a case that cannot be read is no matter of speed
+    with pytest.raises(SampleError, match="torn"):
         outcomes(monkeypatch, SampleError("torn", "", "a"))
 
 
