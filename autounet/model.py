@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from autounet.images.geometry import Geometry, geometry_from_affine, picture_geometry
 from autounet.store.bundle import Bundle, open_bundle
-from autounet.store.selection import Chosen, PresetName
+from autounet.store.selection import PresetName
 from planners.errors import UserError
 from planners.fingerprint import TripleMm
 from planners.hardware import Precision
@@ -204,7 +204,7 @@ class Model:
 
     def engine(self, wish: Wish = DEFAULT) -> "Found":
         """Who will run the networks of such a call; compared with torch once, when it is another."""
-        from autounet.inference.engines import Found, find_engine
+        from autounet.inference.engines import Around, Found, find_engine
         from autounet.inference.golden import made_up_image
 
         if wish.engine == "torch":
@@ -214,7 +214,7 @@ class Model:
             if told not in self._engines:
                 selection, options = self.bundle.selection, self._options_of(wish)
                 made_up = made_up_image(self.plan, self.bundle.fingerprint, selection)
-                self._engines[told] = find_engine(wish.engine, self.ensemble, made_up, options)
+                self._engines[told] = find_engine(wish.engine, self.ensemble, Around(made_up, options, selection.int8))
             return self._engines[told]
 
     def _options(self, wish: Wish) -> "Options":
@@ -251,24 +251,13 @@ def load(path: Path | str, *, device: str = "auto") -> Model:
 
 
 def _ensemble(bundle: Bundle, device: str, members: "Mapping[str, Sequence[Member]] | None") -> "Ensemble":
-    from autounet.inference.ensemble import Ensemble
+    from autounet.inference.ensemble import Ensemble, folds_of
     from autounet.inference.load import load_members
 
     chosen = bundle.selection.members
     if members is None:
-        wanted: dict[str, tuple[int, ...]] = {}
-        for one in chosen:
-            _want(bundle.plan, one, wanted)
-        members = {name: load_members(bundle, name, folds, device) for name, folds in wanted.items()}
+        members = {name: load_members(bundle, name, folds, device) for name, folds in folds_of(bundle.plan, chosen).items()}
     return Ensemble(bundle.plan, members, chosen)
-
-
-def _want(plan: Plan, chosen: Chosen, wanted: dict[str, tuple[int, ...]]) -> None:
-    """A configuration and all that it builds on."""
-    wanted[chosen.configuration] = chosen.folds
-    previous = plan.configuration(chosen.configuration).previous
-    if previous is not None:
-        _want(plan, replace(chosen, configuration=previous), wanted)
 
 
 def _only(label_zyx: NDArray[Any], names: Sequence[str], labels: Labels) -> NDArray[Any]:

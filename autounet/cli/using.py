@@ -41,8 +41,8 @@ class Wanted:
     "Memory of the accelerator to use."
     precision: Annotated[Literal["float32", "bfloat16", "float16"] | None, Parameter(metavar="NAME")] = None
     "Of the network's numbers: float32, bfloat16 or float16, where the device has it. Default: the model's."
-    engine: Annotated[Literal["torch", "openvino", "auto"], Parameter(metavar="NAME")] = "torch"
-    "Who runs the networks on a processor: torch, openvino, or auto for openvino where it is installed and agrees with torch."
+    engine: Annotated[Literal["torch", "openvino", "openvino-int8", "auto"], Parameter(metavar="NAME")] = "torch"
+    "Who runs the networks on a processor: torch, openvino (openvino-int8 in 8 bits), or auto: openvino where it is installed and agrees."
     layout: Annotated[str | None, Parameter(metavar="NAME")] = None
     "How the input folder is laid out; default: found out."
 

@@ -59,6 +59,17 @@ class Options:
         return replace(settings, mirror_axes=()) if self.mirror is False else settings
 
 
+def folds_of(plan: Plan, chosen: Sequence[Chosen]) -> dict[str, tuple[int, ...]]:
+    """The folds of every configuration that votes or that another one builds on."""
+    wanted: dict[str, tuple[int, ...]] = {}
+    for one in chosen:
+        name: str | None = one.configuration
+        while name is not None:
+            wanted[name] = one.folds
+            name = plan.configuration(name).previous
+    return wanted
+
+
 def predict_case(
     ensemble: Ensemble, image_czyx: NDArray[Any], geometry: Geometry, options: Options, witness: Witness | None = None
 ) -> Prediction:

@@ -1,7 +1,7 @@
 """Networks run by OpenVINO on a processor: the same weights and tiles, other convolutions. Optional, and only when asked for."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autounet.inference.openvino_graph import graph_of
+from autounet.inference.openvino_graph import Span, graph_of
 from autounet.inference.processor import computed_in
 from autounet.networks.unet import UNet
 from planners.errors import UserError
@@ -26,12 +26,13 @@ SHARE = {"float32": 0.7, "bfloat16": 0.35}  # of the memory that torch's maps of
 class OpenVino:
     """Networks compiled once each and tile shape. Thread-safe; handed down with the options of a call."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, ranges: Mapping[nn.Module, Span] | None = None) -> None:
         self._openvino = quiet_openvino()
         self._core = self._openvino.Core()
         self._lock = Lock()
         self._compiled: dict[tuple[object, ...], _Compiled] = {}
         self._threads = threads
+        self._ranges = dict(ranges or {})  # convolutions in 8 bits
 
     @property
     def version(self) -> str:
@@ -40,7 +41,7 @@ class OpenVino:
 
     def twin(self, network: UNet, precision: Precision) -> "Twin":
         """The network, as this engine runs it."""
-        return Twin(self, network, computed_in(precision))
+        return Twin(self, network, self._precision(precision))
 
     def compiled(self, network: UNet, shape: tuple[int, ...], precision: Precision) -> "_Compiled":
         """For tiles of this shape. The network is compiled at its first; a network without its last layer is another one."""
@@ -48,19 +49,23 @@ class OpenVino:
         key = (id(network.encoder), id(final) if isinstance(final, nn.Conv2d | nn.Conv3d) else None, shape, precision)
         with self._lock:
             if key not in self._compiled:
-                graph = graph_of(self._openvino, network, shape)
+                graph = graph_of(self._openvino, network, shape, self._ranges)
                 self._compiled[key] = _Compiled(self._openvino, self._core.compile_model(graph, "CPU", self._wishes(precision)), network)
             return self._compiled[key]
 
     def maps_share(self, members: int, precision: Precision) -> float:
         """Memory for a patch against torch's: every member keeps its maps, but far fewer of them."""
-        return members * SHARE[computed_in(precision)]
+        return members * SHARE[self._precision(precision)]
 
     def release(self) -> None:
         """Give the memory of all maps back; the next tile takes it again."""
         with self._lock:
             for one in self._compiled.values():
                 one.release()
+
+    def _precision(self, precision: Precision) -> Precision:
+        """What is not computed in 8 bits beside what is, is in the fastest type there is."""
+        return computed_in("bfloat16" if self._ranges else precision)
 
     def _wishes(self, precision: Precision) -> dict[str, Any]:
         return {

@@ -4,6 +4,7 @@ Built, not traced: nothing of the network runs, no file is written, and what the
 instance norm is left out, because the norm takes the mean away again.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,21 +13,28 @@ from torch import Tensor, nn
 from autounet.networks.blocks import SLOPE, ConvNormAct, InstanceNorm, ResidualBlock
 from autounet.networks.unet import UNet
 
+Span = tuple[float, float]  # the least and the most that a convolution is shown
+STEPS = 256
+
 
 def can_be_built(network: nn.Module) -> bool:
     """Whether this is a network that is built here: ours, in eval mode, with nothing exchanged."""
     return type(network) is UNet and "forward" not in vars(network) and not network.training
 
 
-def graph_of(openvino: Any, network: UNet, shape: tuple[int, ...]) -> Any:
-    """The graph for one tile (1, c, [z,] y, x). The weights are shared with the network: it must outlive the compilation."""
-    return _Builder(openvino).built(network, shape)
+def graph_of(openvino: Any, network: UNet, shape: tuple[int, ...], ranges: Mapping[nn.Module, Span] | None = None) -> Any:
+    """The graph for one tile (1, c, [z,] y, x). The weights are shared with the network: it must outlive the compilation.
+
+    Convolutions with a range are computed in 8 bits: their maps on one scale, their weights on one an output channel.
+    """
+    return _Builder(openvino, ranges or {}).built(network, shape)
 
 
 class _Builder:
-    def __init__(self, openvino: Any) -> None:
+    def __init__(self, openvino: Any, ranges: Mapping[nn.Module, Span]) -> None:
         self._model = openvino.Model
         self._op = openvino.opset13  # of 2023.2; every operation here is older
+        self._ranges = ranges
 
     def built(self, network: UNet, shape: tuple[int, ...]) -> Any:
         image = self._op.parameter(list(shape), np.float32)
@@ -71,9 +79,24 @@ class _Builder:
         assert isinstance(layer, nn.Conv2d | nn.Conv3d)
         assert not isinstance(layer.padding, str), "only padding in voxels is built"
         assert layer.groups == 1, "no network of ours has groups"
-        around = list(layer.padding)
-        made = self._op.convolution(maps, self._constant(layer.weight), list(layer.stride), around, around, list(layer.dilation))
+        around, weight = list(layer.padding), self._constant(layer.weight)
+        if layer in self._ranges:
+            maps, weight = self._in_steps(maps, *self._ranges[layer], layer.weight.ndim), self._weight_in_steps(layer.weight, weight)
+        made = self._op.convolution(maps, weight, list(layer.stride), around, around, list(layer.dilation))
         return made if bias is None else self._op.add(made, self._a_channel(bias, layer.weight.ndim))
+
+    def _in_steps(self, maps: Any, low: float, high: float, rank: int) -> Any:
+        """256 steps from low to high, one of which is zero: a border of zeros stays what it is."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        step = max(high - low, 1e-6) / (STEPS - 1)
+        below = round(-low / step)
+        ends = [self._op.constant(np.full((1,) * rank, n * step, np.float32)) for n in (-below, STEPS - 1 - below)]
+        return self._op.fake_quantize(maps, *ends, *ends, STEPS)
+
+    def _weight_in_steps(self, weight: Tensor, constant: Any) -> Any:
+        largest = weight.detach().abs().flatten(1).amax(1).clamp(min=1e-12).reshape(-1, *(1,) * (weight.ndim - 1))
+        ends = [self._constant(largest * sign) for sign in (-1, 1)]
+        return self._op.fake_quantize(constant, *ends, *ends, STEPS - 1)
 
     def _norm(self, norm: InstanceNorm, maps: Any) -> Any:
         rank = len(maps.get_output_partial_shape(0))

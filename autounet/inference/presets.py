@@ -107,7 +107,7 @@ def measure_presets(bench: Bench, job: Job) -> tuple[Preset, ...]:
 def _measured(bench: Bench, job: Job) -> tuple[Preset, ...]:
     left = max(LEAST_VOXELS.get(device_named(job.device).type, LEAST_VOXELS["cpu"]), SHARE * bench.trained_voxels)
     ways, rows, first = ways_of(bench.plan, bench.names), list[list[Tried]](), ""
-    cases = _spread(bench.fold_of)
+    cases = spread(bench.fold_of)
     with job.progress.task("measure presets", total=len(cases), unit="case") as task:
         for case in cases:
             stop.check()
@@ -178,11 +178,16 @@ def _ensemble(bench: Bench, folds: tuple[int, ...], job: Job) -> Ensemble:
 
 def _try(bench: Bench, ensemble: Ensemble, case_id: str, way: Way, job: Job) -> tuple[float, float]:
     """Dice and seconds."""
-    case, labels = bench.dataset.case(case_id), bench.plan.labels
-    voxels = read_case(bench.dataset, case, with_label=False)
     options = Options(
         step_fraction=way.step_fraction, mirror=way.mirror, threads=job.threads or machine.cores(), max_ram_bytes=job.max_ram_bytes
     )
+    return scored(bench, ensemble, case_id, options)
+
+
+def scored(bench: Bench, ensemble: Ensemble, case_id: str, options: Options) -> tuple[float, float]:
+    """Mean Dice of a held-out case, and the seconds its prediction took."""
+    case, labels = bench.dataset.case(case_id), bench.plan.labels
+    voxels = read_case(bench.dataset, case, with_label=False)
     began = perf_counter()
     label_zyx = predict_case(ensemble, voxels.image_czyx, voxels.geometry, options).label_zyx
     seconds = perf_counter() - began
@@ -197,7 +202,7 @@ def _voxels(configuration: Configuration, mm3: float, way: Way) -> float:
     return tile * tiles * flips
 
 
-def _spread(fold_of: Mapping[str, int]) -> list[str]:
+def spread(fold_of: Mapping[str, int]) -> list[str]:
     """A few cases, of different folds where there are several."""
     by_fold: dict[int, list[str]] = {}
     for case in sorted(fold_of):

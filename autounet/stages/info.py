@@ -62,6 +62,7 @@ def _model(path: Path) -> Facts:
         lines += [f"              {s.name} {s.dice:.3f} ({s.low:.3f} to {s.high:.3f})" for s in chosen.scores]
     lines += [f"  repairs     {s.words}" for s in chosen.post_steps]
     lines += [f"  {line}" for line in (*(p.words for p in chosen.presets), *_honesty(chosen))]
+    lines += [f"  --engine openvino-int8: {chosen.int8.words}"] if chosen.int8 else []
     lines += [f"  licences    weights: {card.licence_weights}; data: {card.licence_data}", f"  intended    {card.intended_use}"]
     plain = {
         "kind": "model",

@@ -22,6 +22,7 @@ from autounet.inference.held_out import (
     weights_digest,
     weights_path,
 )
+from autounet.inference.int8_cost import measure_int8
 from autounet.inference.postprocess import post_process
 from autounet.inference.presets import Bench, measure_presets
 from autounet.job import Job
@@ -73,7 +74,8 @@ def select(dataset: Dataset, plan: Plan, job: Job) -> Selection:
     heard = _hear(dataset, trained, chosen, together, job)
     selection, scores = _repaired(dataset, plan, selection, scored[chosen], heard, job)
     selection = _sure(plan, selection, scores, heard)
-    selection = replace(selection, presets=measure_presets(_bench(dataset, plan, selection, heard, folds, job), job))
+    bench = _bench(dataset, plan, selection, heard, folds, job)
+    selection = replace(selection, presets=measure_presets(bench, job), int8=measure_int8(bench, job))
     _write(selection, {**scored, chosen: scores}, chosen, job)
     return selection
 

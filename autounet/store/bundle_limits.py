@@ -20,6 +20,7 @@ MAX_BLOCKS = 64
 MAX_PATCH_VOXELS = 2**28
 MAX_CASES = 10**6
 MAX_KNOTS = 4096
+MAX_LAYERS = 4096
 NAME = re.compile(r"[a-z0-9_]{1,64}")
 _FIX = "do not use this model file; get it again from where it came"
 
@@ -74,6 +75,10 @@ def check_selection(selection: Selection, plan: Plan, weights: Sequence[tuple[st
         if not 0.05 <= preset.step_fraction <= 1 or not 0 <= preset.folds <= MAX_FOLDS:
             raise UserError(f"{where}: the preset {preset.name} steps by {preset.step_fraction} with {preset.folds} folds", _FIX)
     _check_expectation(selection, where)
+    for ranges in selection.int8.members if selection.int8 else ():
+        _bound(len(ranges.layers), MAX_LAYERS, "layers of 8 bits", where)
+        if (ranges.configuration, ranges.fold) not in weights or any(not one.low <= one.high for one in ranges.layers):
+            raise UserError(f"{where}: ranges of 8 bits that belong to no network of the file, or end before they begin", _FIX)
     if not 0.01 <= selection.temperature <= 100:
         raise UserError(f"{where}: a temperature of {selection.temperature}", _FIX)
 

@@ -67,6 +67,42 @@ class Preset:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LayerRange:
+    """What a convolution is shown, but for the outermost values."""
+
+    layer: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberRanges:
+    """Of one network."""
+
+    configuration: str
+    fold: int
+    layers: tuple[LayerRange, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Int8:
+    """What it takes to run the networks in 8 bits, and what that costs: one fold, not mirrored, on cases it had not seen."""
+
+    members: tuple[MemberRanges, ...]
+    dice: float | None = None
+    dice_before: float | None = None  # of the same networks as the plan wants them
+    cases: int = 0
+
+    @property
+    def words(self) -> str:
+        """The cost in a line."""
+        if self.dice is None or self.dice_before is None:
+            return "what 8 bits cost could not be measured"
+        on = f"{self.cases} held-out case{'s' if self.cases != 1 else ''}"
+        return f"8 bits change the Dice by {self.dice - self.dice_before:+.4f}, to {self.dice:.4f}, by one fold on {on}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """One configuration or ensemble that was tried on out-of-fold predictions."""
 
@@ -138,6 +174,7 @@ class Selection:
     scores: tuple[TargetScore, ...] = ()
     post_steps: tuple[PostStep, ...] = ()
     presets: tuple[Preset, ...] = ()
+    int8: Int8 | None = None
     temperature: float = 1.0
     calibration: Calibration | None = None
     expectation: Expectation | None = None

@@ -154,7 +154,7 @@ def _record(name: str, fold: int, cases: tuple[str, ...]) -> RunRecord:
 
 def use(made: World, monkeypatch) -> World:
     """Networks come from the world and not from weights."""
-    for module in ("autounet.inference.held_out", "autounet.inference.presets"):
+    for module in ("autounet.inference.held_out", "autounet.inference.presets", "autounet.inference.int8_cost"):
         monkeypatch.setattr(f"{module}.fold_members", made.members)
     assert held_out.fold_members == made.members
     return made
