@@ -15,6 +15,7 @@ from planners.plan import Configuration
 
 PATIENCE = timedelta(seconds=300)  # a rank that is silent this long is dead; a checkpoint on a slow share takes a minute
 LONG_PATIENCE = timedelta(hours=6)  # one rank may score a volume for hours that takes another minutes
+Agree = Callable[[bool, float], tuple[bool, float]]
 Add = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 
 
@@ -63,6 +64,11 @@ def mean_gradients(network: torch.nn.Module) -> None:
     for gradient in gradients:
         gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
         start += gradient.numel()
+
+
+def alone(stopping: bool, seconds: float) -> tuple[bool, float]:
+    """What one process agrees on with itself."""
+    return stopping, seconds
 
 
 def agreed(stopping: bool, seconds: float) -> tuple[bool, float]:

@@ -24,11 +24,11 @@ from autounet.training import on_device
 from autounet.training.agreement import trusted
 from autounet.training.allocation import keep_freed_memory
 from autounet.training.curves import write_curves
-from autounet.training.distributed import Rank, agreed, mean_gradients, parts, positions, summed
+from autounet.training.distributed import Rank, agreed, alone, mean_gradients, parts, positions, summed
 from autounet.training.execution import Execution, execution
 from autounet.training.learner import Learner, make_learner
 from autounet.training.loader import THREADS, Loader, Making, Workers, waiting_in_words
-from autounet.training.loop import Surroundings, Training, Validate, alone, averaged, begin
+from autounet.training.loop import Surroundings, Training, Validate, averaged, begin
 from autounet.training.probe import meter_of
 from autounet.training.recipe import Recipe
 from autounet.training.sample import ReadCase, Source
@@ -160,12 +160,11 @@ def _settled(fold: Fold, threads: int, rank: Rank, training: Training) -> Where:
         choice = Choice("threads", no)
     elif wished != "auto":
         choice = Choice(wished, "the plan says so")
-    elif not around.probes:
-        choice = Choice("threads", "several processes train together")
     elif not worth_a_trial(configuration.schedule):
         choice = Choice("threads", "the training is too short to try it")
     else:
-        choice = tried(training.learner, partial(_loader, fold, training, threads, rank), parts(configuration, rank.count))
+        opened, ranks = partial(_loader, fold, training, threads, rank), agreed if rank.count > 1 else None
+        choice = tried(training.learner, opened, parts(configuration, rank.count), ranks)
         around.progress.note(f"{training.name}: samples are augmented {SAID[choice.where]} ({choice.why})")
     around.log.event("augments_on", where=choice.where, why=choice.why)
     return choice.where

@@ -12,7 +12,7 @@ from autounet import stop
 from autounet.augment.backend import chosen
 from autounet.progress import Progress
 from autounet.store.checkpoints import Checkpoints
-from autounet.training.distributed import parts
+from autounet.training.distributed import Agree, alone, parts
 from autounet.training.growth import configuration_at, stage_at
 from autounet.training.learner import Learner, StepReport
 from autounet.training.loader import Loader
@@ -28,11 +28,6 @@ CHECKPOINT_SECONDS = 300.0
 BAD_STEPS = 3  # in a row; one alone may be a freak sample
 VALIDATION_SHARE = 0.1  # of the time spent; a score on the way must not eat the training
 Validate = Callable[[nn.Module], tuple[float, tuple[tuple[str, float | None], ...]]]
-
-
-def alone(stopping: bool, seconds: float) -> tuple[bool, float]:
-    """What one process agrees on with itself."""
-    return stopping, seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +46,7 @@ class Surroundings:
     writes: bool = True  # one rank of several writes
     probes: bool = True  # whether it may be tried what is faster; several ranks would not agree on it
     # Of several ranks: whether any was asked to stop, and the time that all go by.
-    agree: Callable[[bool, float], tuple[bool, float]] = alone
+    agree: Agree = alone
     hear: Callable[[str, Mapping[str, object]], None] = lambda kind, fields: None  # told the same as the log
     draw: Callable[[], None] = lambda: None  # the log has something new to draw
     settle: Callable[["Training"], Where] | None = None  # where samples are augmented, asked before the first step

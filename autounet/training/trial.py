@@ -6,7 +6,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from autounet import stop
+from autounet.training.distributed import Agree, alone
 from autounet.training.learner import Learner
 from autounet.training.loader import Loader
 from autounet.training.sample import SampleError
@@ -49,38 +52,56 @@ class Choice:
     tried: bool = False
 
 
-def tried(learner: Learner, opened: Opened, parts: int, clock: Callable[[], float] = time.perf_counter) -> Choice:
-    """Some steps each way at a rate of zero; the device must be clearly faster. The learner is as before afterwards."""
-    schedule = learner.schedule
-    until = clock() + (PATIENCE if schedule.seconds is None else SHARE * schedule.seconds)
+def tried(
+    learner: Learner, opened: Opened, parts: int, ranks: Agree | None = None, clock: Callable[[], float] = time.perf_counter
+) -> Choice:
+    """Some steps each way at a rate of zero; the device must be clearly faster. The learner is as before afterwards.
+
+    `ranks` that train together make the same steps, by the clock of the first, and choose the device only if all do.
+    """
+    agree, schedule = ranks or alone, learner.schedule
+    until = agree(False, clock())[1] + (PATIENCE if schedule.seconds is None else SHARE * schedule.seconds)
 
     def time_left() -> float:
-        return until - clock()
+        stopping, now = agree(stop.requested(), clock())
+        if stopping:
+            stop.request("another process")  # for a rank that was not asked itself
+            stop.check()
+        return until - now
 
     with rehearsal(learner):
         try:
             with opened("threads") as loader:
                 threads = timing(learner, loader, parts, time_left)
-            device = _on_device(learner, opened, parts, time_left)
+            with opened("device") as loader:
+                problem = _problem(loader)
+                if agree(bool(problem), 0.0)[0]:
+                    return Choice("threads", problem or "another process cannot do it on its device", tried=True)
+                device = timing(learner, loader, parts, time_left)
+        except torch.OutOfMemoryError:
+            if ranks is not None:
+                raise  # the others are in the middle of a step
+            return Choice("threads", "the device has no memory for it beside a step", tried=True)
         except SlowError:
             return Choice("threads", "the steps take too long to try it", tried=True)
-    if isinstance(device, str):
-        return Choice("threads", device, tried=True)
-    where: Where = "device" if device.seconds < CLEARLY * threads.seconds else "threads"
-    return Choice(where, f"on the device {device}; by threads {threads}", tried=True)
+    slower = agree(device.seconds >= CLEARLY * threads.seconds, 0.0)[0]
+    return Choice("threads" if slower else "device", f"on the device {device}; by threads {threads}", tried=True)
 
 
-def _on_device(learner: Learner, opened: Opened, parts: int, time_left: Callable[[], float]) -> Timing | str:
-    """How long it takes there; or in words why it cannot be done there."""
+def _problem(loader: Loader) -> str:
+    """Why a batch cannot be made on the device, in words; nothing if it can."""
+    batches = loader.batches(0)
     try:
-        with opened("device") as loader:
-            return timing(learner, loader, parts, time_left)
+        next(batches)
     except NoRoomError as error:
         return error.problem
     except SampleError:
         raise  # a case that cannot be read is no matter of speed
-    except (RuntimeError, TypeError) as error:  # no memory for the step beside it; an operation that this kind of device lacks
+    except (RuntimeError, TypeError) as error:  # an operation that this kind of device lacks
         return f"the device cannot do it: {(str(error) or type(error).__name__).splitlines()[0][:200]}"
+    finally:
+        batches.close()
+    return ""
 
 
 def timing(learner: Learner, loader: Loader, parts: int, time_left: Callable[[], float]) -> Timing:
@@ -89,7 +110,6 @@ def timing(learner: Learner, loader: Loader, parts: int, time_left: Callable[[],
 
     def steps(count: int) -> None:
         for _ in range(count):
-            stop.check()
             if time_left() <= 0:
                 raise SlowError
             learner.step(next(batches), 0.0, parts)  # its report is read from the device, so all that came before is done

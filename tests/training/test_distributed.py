@@ -25,11 +25,12 @@ def test_ranks_share_out_every_sample_of_a_batch_once():
 
 
 @pytest.mark.slow
-def test_two_ranks_train_the_weights_of_one_process_with_batch_dice_over_both(tmp_path):
+@pytest.mark.parametrize("program", ["rank", "tried_rank"])
+def test_two_ranks_train_the_weights_of_one_process_with_batch_dice_over_both(tmp_path, program):
     for count in (1, 2):
         folder = tmp_path / str(count)
         folder.mkdir()
-        ranks = [start(folder, number, count) for number in range(count)]
+        ranks = [start(folder, number, count, program) for number in range(count)]
         for rank in ranks:
             said, _ = rank.communicate(timeout=120)
             assert rank.returncode == 0, said.decode()
@@ -38,6 +39,9 @@ def test_two_ranks_train_the_weights_of_one_process_with_batch_dice_over_both(tm
     for name, weight in alone.items():
         assert torch.equal(both[0][name], both[1][name])
         torch.testing.assert_close(both[0][name], weight, atol=2e-5, rtol=1e-3)
+    for state in tmp_path.glob("?/state_*.json"):
+        assert json.loads(state.read_text())["runs_on"] == "device"
+    assert len(list(tmp_path.glob("?/state_*.json"))) == (3 if program == "tried_rank" else 0)
 
 
 @pytest.mark.slow

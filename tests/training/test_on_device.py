@@ -328,9 +328,21 @@ def test_a_trial_takes_a_share_of_the_time_and_no_more(monkeypatch, seconds, pat
     assert given == [patience]
 
 
+class Made:
+    """A loader whose first batch is made, or not."""
+
+    def __init__(self, where, error=None):
+        self.where, self.error = where, error
+
+    def batches(self, start):
+        if self.error is not None:
+            raise self.error
+        yield None
+
+
 @contextmanager
 def opened(where):
-    yield where
+    yield Made(where)
 
 
 def idle(seconds=None):
@@ -338,26 +350,69 @@ def idle(seconds=None):
     return type("Learner", (), {**parts, "schedule": replace(SHORT, seconds=seconds)})()
 
 
-def outcomes(monkeypatch, device):
+def outcomes(monkeypatch, device, fails=None, ranks=None):
     """What the trial says when threads take 100 ms a step and the device does that."""
 
+    @contextmanager
+    def failing(where):
+        yield Made(where, fails if where == "device" else None)
+
     def timed(learner, loader, parts, time_left):
-        if loader == "device" and isinstance(device, Exception):
+        if loader.where == "device" and isinstance(device, Exception):
             raise device
-        return Timing(0.1, 0.05) if loader == "threads" else Timing(device, 0.0)
+        return Timing(0.1, 0.05) if loader.where == "threads" else Timing(device, 0.0)
 
     monkeypatch.setattr(trial, "timing", timed)
-    return tried(idle(), opened, 1)
+    return tried(idle(), failing, 1, ranks)
 
 
 def test_the_device_must_be_clearly_faster_and_able(monkeypatch):
     assert outcomes(monkeypatch, 0.08).where == "device"
     assert outcomes(monkeypatch, 0.097).where == "threads"
-    assert outcomes(monkeypatch, NoRoomError("cuda:0 has no memory left", "")) == Choice("threads", "cuda:0 has no memory left", True)
-    unable = outcomes(monkeypatch, NotImplementedError("aten::gather is not there\nfor this device"))
+    full = outcomes(monkeypatch, 0.01, NoRoomError("cuda:0 has no memory left", ""))
+    assert full == Choice("threads", "cuda:0 has no memory left", True)
+    unable = outcomes(monkeypatch, 0.01, NotImplementedError("aten::gather is not there\nfor this device"))
     assert unable == Choice("threads", "the device cannot do it: aten::gather is not there", True)
+    beside = outcomes(monkeypatch, torch.OutOfMemoryError())
+    assert beside == Choice("threads", "the device has no memory for it beside a step", True)
     with pytest.raises(SampleError, match="torn"):
-        outcomes(monkeypatch, SampleError("torn", "", "a"))
+        outcomes(monkeypatch, 0.01, SampleError("torn", "", "a"))
+
+
+def test_ranks_choose_the_device_only_if_it_is_faster_for_all_and_all_can(monkeypatch):
+    def others(answers):
+        """What the other ranks think, question by question; the questions for the time are no news."""
+        return lambda mine, seconds: (mine or (seconds == 0.0 and answers.pop(0)), seconds)
+
+    assert outcomes(monkeypatch, 0.08, ranks=others([False, False])).where == "device"
+    assert outcomes(monkeypatch, 0.08, ranks=others([False, True])).where == "threads"
+    unable = outcomes(monkeypatch, 0.08, ranks=others([True]))
+    assert unable == Choice("threads", "another process cannot do it on its device", True)
+    with pytest.raises(torch.OutOfMemoryError):  # the launcher ends the others, which wait in the middle of a step
+        outcomes(monkeypatch, torch.OutOfMemoryError(), ranks=others([False]))
+
+
+def test_a_stop_of_any_rank_ends_the_trial_of_all(tmp_path):
+    learner, source = learner_of(tmp_path)
+
+    @contextmanager
+    def real(where):
+        with Loader(source, 1, (0, 1)) as loader:
+            yield loader
+
+    asked = []
+
+    def ranks(stopping, seconds):
+        asked.append(stopping)
+        return len(asked) > 3, seconds
+
+    try:
+        with pytest.raises(stop.Stopped):
+            tried(learner, real, 1, ranks)
+    finally:
+        stop.clear()
+    assert asked == [False] * 4
+    assert learner.averaged_steps == 0
 
 
 def test_what_keeps_samples_from_the_device_is_said(as_an_accelerator):
