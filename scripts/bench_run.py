@@ -37,7 +37,8 @@ class Ours:
 def command(given: argparse.Namespace, verb: str) -> list[str]:
     """One of ours, with one thread."""
     words = [sys.executable, "-m", "autounet", verb, str(given.dataset.resolve()), "--work", str(given.work.resolve() / "ours")]
-    return [*words, "--time", f"{given.minutes:g}m", "--threads", "1"]
+    alone = ["--folds", "0"] if given.alone else []
+    return [*words, "--time", f"{given.minutes:g}m", "--threads", "1", *alone]
 
 
 def listed_cases(given: argparse.Namespace) -> dict[str, Any]:
@@ -122,6 +123,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--peer", type=Path, metavar="VENV", help="environment with nnunetv2; without it only ours is run")
     parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--alone", action="store_true", help="ours, too, spends all of its time on the first fold")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     given.work, cores = given.work.resolve(), sorted(os.sched_getaffinity(0))
@@ -131,14 +133,14 @@ def main() -> None:
     configuration = "3d_fullres" if dimensions == 3 else "2d"
     other = start_reference(given, configuration, cores[-1]) if given.peer else None
     ours = run_ours(given, began, cores[0])
-    only = set(json.loads((given.work / "cases.json").read_text())["held_out"]) if other else set()
+    only = set(listed_cases(given)["held_out"])
     print(f"ours: {ours.wall_seconds / 60:.1f} min in all, killed {ours.kills} times, ended with {ours.code}")
     print("\n".join(ours.last_lines))
+    for folder in sorted((given.work / "ours" / "runs").glob("*/fold_0/validation")):
+        print(f"ours, {folder.parents[1].name}, fold 0: mean Dice {scored(folder, given, only)}", flush=True)
     if other is None:
         return
     theirs = json.loads(other.communicate()[0].strip().splitlines()[-1])
-    for folder in sorted((given.work / "ours" / "runs").glob("*/fold_0/validation")):
-        print(f"ours, {folder.parents[1].name}, fold 0: mean Dice {scored(folder, given, only)}")
     print(f"reference, fold 0 alone: mean Dice {scored(Path(theirs['masks']), given, only)}, {theirs['iterations']} iterations")
     print(f"reference: {configuration}, patch {theirs['patch']} x {theirs['batch']}, {theirs['wall_seconds'] / 60:.1f} min in all")
 
