@@ -262,11 +262,14 @@ def test_the_trial_decides_once_and_leaves_no_trace_in_the_weights(tmp_path, mon
         said.append(type(loader._making.together).__name__)
         return Timing(0.1 if len(said) == 1 else 0.05, 0.04 if len(said) == 1 else 0.0)
 
+    notes = []
     monkeypatch.setattr(trial, "timing", timed)
+    monkeypatch.setattr(Progress, "note", lambda self, text: notes.append(text))
     assert equal(trained(tmp_path / "tried", "auto"), trained(tmp_path / "told", "device"))
     assert said == ["partial", "method"]  # threads, then the device
     why = "on the device 50 ms a step, 0% of it waiting; by threads 100 ms a step, 40% of it waiting"
     assert choices(tmp_path / "tried") == [("device", why)]
+    assert [note for note in notes if "augmented" in note] == [f"train 3d_fullres fold 0: samples are augmented on the device ({why})"]
 
 
 def learner_of(folder, **more):
