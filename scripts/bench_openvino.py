@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import torch
 
-WAYS = ("torch float32", "torch bfloat16", "openvino float32", "openvino bfloat16")
+WAYS = ("torch float32", "torch bfloat16", "openvino float32", "openvino bfloat16", "openvino int8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +73,8 @@ def main(words: list[str] | None = None) -> None:
 
     torch.set_num_threads(1)
     print(f"{bench.machine_line()}. One thread; median CPU seconds of {options.repeats}.\n")
-    print("| tile | " + " | ".join(WAYS) + " | ratio float32 | bfloat16 | same label, torch bfloat16 | openvino bfloat16 |")
-    print("|" + "---|" * (len(WAYS) + 5))
+    print("| tile | " + " | ".join(WAYS) + " | ratio float32 | bfloat16 | int8 | same label, " + " | ".join((WAYS[1], *WAYS[3:])) + " |")
+    print("|" + "---|" * (len(WAYS) + 7))
     for name in options.row:
         print(measured(name, ROWS[name], options.repeats), flush=True)
 
@@ -87,7 +87,7 @@ def measured(name: str, row: Row, repeats: int) -> str:
     image = torch.randn(row.batch, 1, *row.patch)
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     with torch.no_grad():
-        ways = ways_of(row)
+        ways = ways_of(row, image)
         labels = {way: ask(image).argmax(1) for way, ask in ways.items()}  # compiled and warm, too
         for _ in range(repeats):
             for way, ask in ways.items():
@@ -98,21 +98,26 @@ def measured(name: str, row: Row, repeats: int) -> str:
     same = {way: float((labels[way] == labels["torch float32"]).float().mean()) for way in WAYS}
     cells = [f"{name}, {' x '.join(map(str, row.patch))}", *(f"{spent[way]:.3f}" for way in WAYS)]
     cells += [f"{spent[f'torch {kind}'] / spent[f'openvino {kind}']:.2f}" for kind in ("float32", "bfloat16")]
-    return "| " + " | ".join((*cells, f"{same['torch bfloat16']:.4f}", f"{same['openvino bfloat16']:.4f}")) + " |"
+    cells.append(f"{spent['torch bfloat16'] / spent['openvino int8']:.2f}")
+    return "| " + " | ".join((*cells, *(f"{same[way]:.4f}" for way in (WAYS[1], *WAYS[3:])))) + " |"
 
 
-def ways_of(row: Row) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
-    """One network four times."""
+def ways_of(row: Row, image: torch.Tensor) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
+    """One network five times; in 8 bits with the ranges of this very image."""
+    from autounet.inference.int8 import spans_of, watched
     from autounet.inference.openvino_engine import OpenVino
     from autounet.inference.processor import on_processor
     from autounet.networks import build
 
     network, engine = build(row.architecture, 1, 3).eval().requires_grad_(False), OpenVino(1)
+    with watched(network) as watch:
+        watch(image[:1])
     return {
         "torch float32": on_processor(network, "float32"),
         "torch bfloat16": on_processor(network, "bfloat16"),
         "openvino float32": engine.twin(network, "float32"),
         "openvino bfloat16": engine.twin(network, "bfloat16"),
+        "openvino int8": OpenVino(1, spans_of(network, watch.ranges)).twin(network, "bfloat16"),
     }
 
 

@@ -84,6 +84,10 @@ KNOWN_BAD = (
         remedy="pip install 'pydicom>=3.0.2'",
     ),
 )
+LOOKED_UP = (
+    *("torch", "numpy", "scipy", "SimpleITK", "nibabel", "blosc2", "safetensors"),
+    *("pydicom", "connected-components-3d", "edt", "openvino"),  # optional ones
+)
 CUDNN_MENDED = 91500  # the release that ends the trouble of torch 2.9
 
 
@@ -122,7 +126,7 @@ def plain(findings: tuple[Finding, ...]) -> dict[str, object]:
 def packages() -> list[Finding]:
     """The versions that matter, looked up in the table of known-bad ones."""
     findings = []
-    for name in ("torch", "numpy", "scipy", "SimpleITK", "nibabel", "blosc2", "safetensors", "pydicom", "connected-components-3d", "edt"):
+    for name in LOOKED_UP:
         try:
             found = version(name)
         except PackageNotFoundError:
