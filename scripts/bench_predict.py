@@ -174,6 +174,7 @@ def main() -> None:
     header = "| task | network CPU s, ours | theirs | ratio | outside CPU s, ours | theirs | ratio | same voxels |"
     network = [header, "|---|---|---|---|---|---|---|---|", *network]
     notes += [f"Networks of ours in {options.precision}."] if options.precision else []
+    notes += [f"Run by {options.engine}."] if options.engine else []
     bench.conclude("Predict", found, [*notes, "\n\n" + "\n".join(network) + "\n"], write=options.write)
 
 
@@ -184,10 +185,13 @@ def measured(row: Row, options: argparse.Namespace, scratch: Path) -> bench.Comp
     _inputs(row, options.data, images)
     peer = None if options.peer is None or row.alone else options.peer
     model = _models(row, options.peer, scratch)
-    ours = [sys.executable, "-c", OURS, "predict", str(model), str(images), str(scratch / "ours"), "--device", "cpu"]
+    # What another engine takes is not seen from inside.
+    program = OURS if options.engine is None else "from autounet.cli import main; main()"
+    ours = [sys.executable, "-c", program, "predict", str(model), str(images), str(scratch / "ours"), "--device", "cpu"]
     ours += [] if row.mirrored else ["--preset", "balanced"]
     ours += ["--max-ram", row.max_ram] if row.max_ram else []
     ours += ["--precision", options.precision] if options.precision else []
+    ours += ["--engine", options.engine] if options.engine else []
     mine = bench.Command(
         name="autounet", words=tuple(ours), folder=ROOT, before=lambda: shutil.rmtree(scratch / "ours", ignore_errors=True)
     )
@@ -270,6 +274,7 @@ def _arguments() -> argparse.Namespace:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--row", nargs="*", choices=list(ROWS), default=[], help="these rows; default: all")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], help="of our networks; default: float32, as they were trained")
+    parser.add_argument("--engine", help="that runs our networks, say openvino; default: torch")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", metavar="FOLDER", help="holds hippocampus_msd")
     parser.add_argument("--size", type=int, metavar="N", help="slices, cases or edge, for a try")
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()), metavar="FOLDER")

@@ -67,15 +67,36 @@ def train(*, dataset: int, plans: str, configuration: str, fold: int | str, iter
         trainer.perform_actual_validation()
 
 
-def predict(*, model: str, images: str, out: str, folds: list[int | str], mirror: bool, previous: str | None = None) -> None:
-    """As nnUNetv2_predict_from_modelfolder does, in this process."""
+def predict(
+    *, model: str, images: str, out: str, folds: list[int | str], mirror: bool, previous: str | None = None, single: bool = False
+) -> None:
+    """As nnUNetv2_predict_from_modelfolder does, in this process; tiles are added up in half precision, or in single."""
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+    if single:
+        _add_up_in_single_precision()
     predictor = nnUNetPredictor(use_mirroring=mirror, device=torch.device("cpu"), allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(model, folds, "checkpoint_final.pth")
     Path(out).mkdir(parents=True, exist_ok=True)
     predictor.predict_from_files_sequential(images, out, folder_with_segs_from_prev_stage=previous)
+
+
+def _add_up_in_single_precision() -> None:
+    """The one change: where the predictor says half, it gets float32; so do the weights of its tiles."""
+    import torch
+    from nnunetv2.inference import predict_from_raw_data as predictor
+
+    class Single:
+        half = torch.float32
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(torch, name)
+
+    predictor.torch = Single()
+    weights = predictor.compute_gaussian.__wrapped__
+    weights.__defaults__ = tuple(torch.float32 if value is torch.float16 else value for value in weights.__defaults__)
+    predictor.compute_gaussian.cache_clear()
 
 
 def _preprocess(dataset: int, plans: str, configuration: str) -> None:

@@ -158,10 +158,10 @@ def regions(folder: Path) -> None:
 
 
 def thick_slices(folder: Path) -> None:
-    """A CT whose slices are four to six times as thick as its pixels are wide, each case otherwise."""
+    """A CT whose slices are four to eight times as thick as its pixels are wide, each case otherwise."""
     for index in range(6):
         rng = generator(3, "thick", index)
-        depth, edge = int(rng.integers(9, 15)), int(rng.integers(40, 52))
+        depth, edge = int(rng.integers(9, 15)), int(rng.integers(60, 72))
         scanner = Scanner(shape_zyx=(depth, edge, edge), spacing_zyx_mm=(410 / depth, 410 / edge, 410 / edge), stored="LPS")
         geometry = scanner.geometry()
         image, label = scan(Torso.draw(rng, classes=3), geometry, rng)
