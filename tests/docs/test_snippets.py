@@ -5,6 +5,7 @@ import io
 import re
 import shlex
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ PAGES = [REPOSITORY / "README.md", *(p for p in sorted((REPOSITORY / "docs").rgl
 REHEARSED = {"run", "train", "prepare", "demo"}  # hours of computing
 ELSEWHERE = {"tutorial.md", "benchmarks.md"}  # the first has a test of its own, the second needs the reference
 FOREIGN = ("import nnunet", "export nnunet", "/archive")  # need files that are not made here; tests/interop has them
+OPTIONAL = {"openvino"}  # packages: without one, its command says what to install
 SHORTER = {"doctor": ["--seconds", "0.1"]}
 
 
@@ -86,8 +88,11 @@ def test_commands_on_the_pages_work_when_typed(page, stage, monkeypatch, capfd):
         typed = [word.removeprefix("/") if word in ("/input", "/output") else word for word in words] + SHORTER.get(words[0], [])
         if words[0] in REHEARSED:
             typed.append("--dry-run")
-        code = main(typed)
-        assert code == 0, f"autounet {' '.join(typed)}\n{capfd.readouterr().err[-2000:]}"
+        code, said = main(typed), capfd.readouterr().err[-2000:]
+        if absent := [word for word in words if word in OPTIONAL and find_spec(word) is None]:
+            assert (code, f"pip install 'autounet[{absent[0]}]'" in said) == (4, True), said
+        else:
+            assert code == 0, f"autounet {' '.join(typed)}\n{said}"
 
 
 def test_the_pages_have_commands_and_code() -> None:

@@ -101,6 +101,6 @@ def test_a_mean_has_its_interval_over_patients_in_the_file_and_in_the_line():
     found = scores()
     interval = bootstrap_mean([2 / 3, 1.0], ["x", "y"])
     assert as_plain(found)["interval"]["a"]["dice"] == [interval.low, interval.high]
-    assert as_plain(found)["interval"]["b"] == {"dice": None, "nsd": None, "hd95_mm": None, "lesion_f1": None}  # one case tells nothing
+    assert set(as_plain(found)["interval"]["b"].values()) == {None}  # one case tells nothing
     assert found.lines()[1] == f"  a: Dice 0.8333 ({interval.low:.4f} to {interval.high:.4f}) over 2 cases"
     assert found.lines()[2] == "  b: Dice 1.0000 over 1 case"
