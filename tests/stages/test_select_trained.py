@@ -72,7 +72,7 @@ def test_a_bundle_votes_with_the_weights_of_its_selection(trained, tmp_path):
     names = [c.name for c in plan.configurations]
 
     def model(*members):
-        return make_bundle(dataset, plan, replace(chosen, members=members, temperature=1.0, post_steps=()), job)
+        return make_bundle(dataset, plan, replace(chosen, members=members, temperature=1.0, post_steps=(), int8=None), job)
 
     wish = Wish(probabilities=True, threads=1)
     image = dataset.folder / dataset.cases[0].images[0].path
