@@ -26,10 +26,21 @@ SKIPPED_FOR_NOTHING = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--reference-python PATH`: a Python of another environment in which nnunetv2 is installed.
 
+    `--far`: networks lie on a device that is none, to find what would not work on an accelerator.
+
     `--none-skipped`: skipped tests that could run on this machine are failures.
     """
     parser.addoption("--none-skipped", action="store_true", help="fail when a test was skipped that could run on this machine")
+    parser.addoption("--far", action="store_true", help="train and predict on a device whose tensors never mix with the processor's")
     parser.addoption("--reference-python", type=Path, help="a Python that has nnunetv2, for the tests that compare with nnU-Net")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any test is imported."""
+    if config.getoption("--far"):
+        from tests.far_device import put_everything_there
+
+        put_everything_there()
 
 
 def could_run(reason: str, *, system: str, user: int, capabilities: int) -> str | None:
@@ -37,6 +48,13 @@ def could_run(reason: str, *, system: str, user: int, capabilities: int) -> str 
     remedy, bit = next((found for text, found in SKIPPED_FOR_NOTHING.items() if text in reason), (None, None))
     able = system == "linux" and user == 0 and (bit is None or bool(capabilities >> bit & 1))
     return remedy if able else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """There is no processor with --far."""
+    for item in items:
+        if config.getoption("--far") and item.get_closest_marker("processor"):
+            item.add_marker(pytest.mark.skip(reason="of what is done on a processor alone"))
 
 
 @pytest.hookimpl(wrapper=True)

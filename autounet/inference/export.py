@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from autounet import stop
 from autounet.arrays.frame import Frame
 from autounet.arrays.resample import axis_resize
 from autounet.arrays.threads import single_blas_thread
+from autounet.augment.upload import uploaded
 from autounet.inference.decide import BlockDecision, HeadArrays
 from autounet.inference.grids import AxisBlock, SweepAxis, axis_blocks, block_edges
 from autounet.inference.settings import Prediction
@@ -23,7 +25,8 @@ from autounet.inference.witness import Witness, show
 from planners.fingerprint import Triple
 
 MIXED_BYTES = 2**26  # sums of a few native rows on the network's plane, all maps
-BLOCK_VOXELS = 2**14
+BLOCK_VOXELS = 2**14  # that a processor decides together: its cache is small
+DEVICE_BLOCK_BYTES = 2**25  # of logits: to ask an accelerator and to wait for it takes longer than a small answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +67,11 @@ class Exported:
         """Logits (k, native rows, y, x), interpolated along the sweep axis only."""
         ring, taken = self.sweep.ring, self.rows.taken(start, stop)
         if taken is not None:
-            at = torch.from_numpy(taken % ring.depth)
+            at, sums = taken % ring.depth, ring.sums_krowyx
             straight = bool((at[1:] - at[:-1] == 1).all())
-            sums = ring.sums_krowyx
-            return (sums[:, int(at[0]) : int(at[-1]) + 1] if straight else sums[:, at.to(sums.device)]).float()
+            return (sums[:, int(at[0]) : int(at[-1]) + 1] if straight else sums[:, uploaded(at, sums.device)]).float()
         low, weights = self.rows.weights(start, stop)
-        mixture = torch.from_numpy(weights).to(ring.sums_krowyx.device)
+        mixture = uploaded(weights, ring.sums_krowyx.device)
         mixed: Tensor | None = None
         for piece, own in ring.rows(low, low + weights.shape[1]):
             part = _mixture(mixture[:, own], piece.flatten(2).float()).reshape(len(piece), -1, *piece.shape[2:])
@@ -110,7 +112,9 @@ class Export:
         apart = wanted.uncertainty and any(e.sweep.extra for e in exported)
         self.disagreement = np.zeros(frame.stored_shape_zyx, np.float32) if apart else None
         self.frame = frame
-        edges = block_edges([e.resizes_yx for e in exported])
+        here = exported[0].sweep.device.type == "cpu"
+        self.block_voxels = BLOCK_VOXELS if here else DEVICE_BLOCK_BYTES // (4 * heads)
+        edges = block_edges([e.resizes_yx for e in exported]) if here else (isqrt(self.block_voxels),) * 2
         self.blocks = list(zip(*(e.blocks(*edges) for e in exported), strict=True))
         self.fast = self._block_decision()
 
@@ -142,7 +146,7 @@ class Export:
         row_bytes = sum(4 * e.sweep.ring.sums_krowyx[:, 0].numel() for e in self.exported)
         ((y, x), *_) = self.blocks[0]
         in_block = (y.out.stop - y.out.start) * (x.out.stop - x.out.start)
-        return int(max(1, min(BLOCK_VOXELS // in_block, MIXED_BYTES // row_bytes)))
+        return int(max(1, min(self.block_voxels // in_block, MIXED_BYTES // row_bytes)))
 
     def _rows(self, start: int, end: int, pool: Executor) -> None:
         mixed = [exported.mixed(start, end) for exported in self.exported]
@@ -174,7 +178,8 @@ class Export:
     def _block(self, out: tuple[slice, slice, slice], mixed: Sequence[Tensor], block: Sequence[tuple[AxisBlock, AxisBlock]]) -> None:
         heads = self.decision.heads
         if len(mixed) == 1 and self.wanted == Wanted():
-            self._write(self.label, out, self.decision.labels(self.exported[0].native(mixed[0], *block[0])))
+            labels = self.decision.labels(self.exported[0].native(mixed[0], *block[0]))
+            self._write(self.label, out, labels.to(torch.uint8) if self.label.dtype == np.uint8 else labels)
             return
         whole = sum(e.weight for e in self.exported)
         shares: Tensor | None = None

@@ -2,16 +2,17 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from autounet.augment.upload import uploaded
 from autounet.inference.heads import split_heads
 from autounet.inference.processor import on_processor, processor_has_bfloat16
 from autounet.inference.settings import InferenceSettings, Member
@@ -49,14 +50,15 @@ class Voters:
         self.in_flight = max(in_flight, 1)
         self.short = False  # of memory
         self.workers = 1
-        self.pool: Executor | None = None
+        # An accelerator is told at once and computes while the next tiles are cut out.
+        self.pool: Executor | None = None if self.device.type == "cpu" else AtOnce()
 
     def employ(self, pool: Executor, workers: int) -> None:
         """Ask the networks on so many threads: on a processor, tiles side by side beat many threads on each tile."""
         self.workers, self.pool = workers, pool
 
     def ask(self, tiles_bczyx: Tensor) -> "Asked":
-        """Show tiles and their mirror images to the networks; on threads, the answers come while something else is done."""
+        """Show tiles and their mirror images to the networks; on threads and accelerators the answers come while something else is done."""
         asked = Asked(tiles_bczyx, deque((tile, flip) for tile in range(len(tiles_bczyx)) for flip in self.flips))
         if self.pool is not None and not self.short:
             self._refill(asked)
@@ -82,7 +84,6 @@ class Voters:
                 continue
             for (tile, _), answer in zip(one.items, answers, strict=True):
                 votes.add(tile, answer)
-        votes.check()
         return votes
 
     def _refill(self, asked: "Asked") -> None:
@@ -90,15 +91,16 @@ class Voters:
         each = max(1, self.in_flight // self.workers)
         while asked.waiting and len(asked.running) < min(self.workers, self.in_flight):
             items = [asked.waiting.popleft() for _ in range(min(each, len(asked.waiting)))]
-            ask = partial(self._ask, asked.tiles_bczyx, items)
+            ask = partial(self._ask, asked, items)
             asked.running.append(Running(items, self.in_flight, ask if self.pool is None else self.pool.submit(ask).result))
 
-    def _ask(self, tiles_bczyx: Tensor, chunk: Sequence[Item]) -> list[Tensor]:
+    def _ask(self, asked: "Asked", chunk: Sequence[Item]) -> list[Tensor]:
         """Per item the logits of each member (member, k, z, y, x), flipped back."""
+        tiles_bczyx = asked.tiles_bczyx = uploaded(asked.tiles_bczyx, self.device)  # once: mirror images are made where they are looked at
         batch = torch.stack([torch.flip(tiles_bczyx[tile], flip) if flip else tiles_bczyx[tile] for tile, flip in chunk])
         batch = batch[:, :, 0] if self.flat else batch
         with torch.no_grad(), lower_precision(self.device, self.settings.precision):
-            outputs = [network(batch.to(self.device)) for network in self.networks]
+            outputs = [network(batch) for network in self.networks]
         answers = []
         for index, (_, flip) in enumerate(chunk):
             members_kzyx = [output[index][:, None] if self.flat else output[index] for output in outputs]
@@ -124,6 +126,19 @@ class Voters:
             torch.cuda.empty_cache()
 
 
+class AtOnce(Executor):
+    """Does what it is given before it returns; an error waits until somebody asks for the result."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        """Done, when it returns."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except (RuntimeError, MemoryError) as error:
+            future.set_exception(error)
+        return future
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     """Tiles that a network is looking at, and the way to what it says."""
@@ -133,7 +148,7 @@ class Running:
     answers: Callable[[], list[Tensor]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Asked:
     """Tiles that the networks are shown."""
 
@@ -182,11 +197,9 @@ class Votes:
         assert apart is not None, "a tile was asked for that nobody voted on"
         return torch.cat((logits.mul_(self.share), apart[None].mul_(self.mirror_share)))
 
-    def check(self) -> None:
-        """One sum tells whether any logit is not a number or infinite."""
-        for logits in self.logits:
-            if logits is not None and not torch.isfinite(logits.sum()):
-                raise UserError("the network's answer is not finite", "check the image's intensities, or train the model again")
+    def finite(self) -> list[Tensor]:
+        """A truth a tile, where the tile is: one sum tells whether any logit is not a number or infinite."""
+        return [torch.isfinite(logits.sum()) for logits in self.logits if logits is not None]
 
 
 def member_divergence(answer_mkzyx: Tensor) -> Tensor:

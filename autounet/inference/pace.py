@@ -59,10 +59,10 @@ def timed_rate(ensemble: Ensemble, name: str, options: Options) -> float:
     tile = torch.from_numpy(generator(0, "pace").standard_normal((1, channels, *edges)).astype("float32"))
     seconds: list[float] = []
     with torch_threads(1 if processor else None):
-        voters.vote(tile).mean(0)  # the first time kernels are chosen
+        voters.vote(tile).mean(0).sum().item()  # the first time kernels are chosen
         while len(seconds) < TIMED and sum(seconds) < TIMED_SECONDS:
             began = perf_counter()
-            voters.vote(tile).mean(0)
+            voters.vote(tile).mean(0).sum().item()  # an accelerator is waited for
             seconds.append(perf_counter() - began)
     return FORWARD_SHARE * step_flops(configuration.architecture, edges, channels, voters.channels) / max(median(seconds), 1e-6)
 

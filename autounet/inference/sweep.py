@@ -1,8 +1,8 @@
 """Sliding the networks over one image along one axis, and handing on the rows no later tile will touch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autounet import stop
+from autounet.augment.upload import uploaded
 from autounet.inference.forward import Asked, Voters
 from autounet.inference.rolling import RollingAccumulator
 from autounet.inference.settings import InferenceSettings
 from autounet.inference.tiles import AxisTile, depth_of, grouped, tile_axis
 from autounet.inference.votes_to_labels import Decision
+from planners.errors import UserError
 from planners.fingerprint import Triple
 
 AIR_LOGIT = 10.0  # what a tile of air says for background and against every region
@@ -150,6 +152,8 @@ class Sweep:
         self.finished = 0  # rows below this one are final
         self.dtype = torch.float32
         self.device = voters.device  # where the sums lie
+        self._weights: dict[int, Tensor] = {}  # of each tile of an axis, there
+        self._finite: list[Tensor] = []  # of each tile since the last rows were finished
 
     def make_room(self, kept_below: int) -> None:
         """Allocate the ring: the rows of tiles in flight, and those below the finished front that the export still wants."""
@@ -159,13 +163,19 @@ class Sweep:
         plane = (shape[self.order[1]], shape[self.order[2]])
         depth = min(deepest + kept_below, self.rows_in_all)
         self.ring = RollingAccumulator(self.voters.channels + self.extra, depth, plane, self.dtype, self.device)
+        self._weights = {id(tile): uploaded(tile.weights, self.device) for axis in self.axes for tile in axis}
 
     def __iter__(self) -> Iterator[int]:
         """Finish rows, again and again; yields how many are final. Whoever has read rows releases them."""
         groups = self._groups()
+        batches = [self._batches(group) for group in groups]
+        # An accelerator computes while finished rows are written; a processor would hold more memory for nothing.
+        ahead = None if self.voters.device.type == "cpu" else self._shown([places for group in batches for places in group])
         for index, group in enumerate(groups):
             self.ring.reach(group[-1].inside.stop)
-            self._rows(group)
+            for shown in self._shown(batches[index]) if ahead is None else islice(ahead, len(batches[index])):
+                self._take(shown)
+            self._settle()
             following = groups[index + 1][0].inside.start if index + 1 < len(groups) else self.rows_in_all
             self.finished = max(self.finished, following)
             yield self.finished
@@ -184,18 +194,22 @@ class Sweep:
         a, b, c = (self.axes[axis] for axis in self.order)
         return grouped(a, len(b) * len(c), self.batch)
 
-    def _rows(self, group: Sequence[AxisTile]) -> None:
+    def _batches(self, group: Sequence[AxisTile]) -> list[list[Place]]:
         planes = product(group, self.axes[self.order[1]], self.axes[self.order[2]])
         places = [self._place(*three) for three in planes]
+        return [places[at : at + self.batch] for at in range(0, len(places), self.batch)]
+
+    def _shown(self, batches: Iterable[Sequence[Place]]) -> Iterator[_Shown]:
+        """One behind what is shown to the networks: its answers come while the last one's are added."""
         shown: _Shown | None = None
-        for at in range(0, len(places), self.batch):
+        for places in batches:
             stop.check()
-            following = self._show(places[at : at + self.batch])  # its answers come while the last one's are added
+            following = self._show(places)
             if shown is not None:
-                self._take(shown)
+                yield shown
             shown = following
         if shown is not None:
-            self._take(shown)
+            yield shown
 
     def _show(self, places: Sequence[Place]) -> _Shown:
         tiles = self._tiles(places)
@@ -206,9 +220,16 @@ class Sweep:
 
     def _take(self, shown: _Shown) -> None:
         votes = None if shown.asked is None else self.voters.votes(shown.asked)
+        self._finite += votes.finite() if votes is not None else ()
         for i, place in enumerate(shown.places):
             logits = votes.mean(shown.looked_at.index(i)) if votes is not None and i in shown.looked_at else self._air()
             self._accumulate(place, logits)
+
+    def _settle(self) -> None:
+        """Refuse numbers that are none; asked once for all tiles of some rows, because the answer has to be waited for."""
+        if self._finite and not bool(torch.stack(self._finite).all()):
+            raise UserError("the network's answer is not finite", "check the image's intensities, or train the model again")
+        self._finite.clear()
 
     def _place(self, first: AxisTile, second: AxisTile, third: AxisTile) -> Place:
         axes = dict(zip(self.order, (first, second, third), strict=True))
@@ -237,7 +258,7 @@ class Sweep:
 
     def _accumulate(self, place: Place, logits_kzyx: Tensor) -> None:
         swept = [place.axes[a] for a in self.order]
-        a, b, c = (torch.from_numpy(axis.weights).to(self.device) for axis in swept)
+        a, b, c = (self._weights[id(axis)] for axis in swept)
         weight = a[:, None, None] * b[None, :, None] * c[None, None, :]
         logits = logits_kzyx.to(self.device).permute(0, *(axis + 1 for axis in self.order))[:, swept[0].own, swept[1].own, swept[2].own]
         self.ring.add((swept[0].inside, swept[1].inside, swept[2].inside), logits, weight)

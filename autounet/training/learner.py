@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from autounet.losses.level import Targets
-from autounet.losses.segmentation import SegmentationLoss, TermValue
+from autounet.losses.segmentation import SegmentationLoss
 from autounet.training.execution import Execution
 from autounet.training.sample import Batch
 from planners.plan import Schedule
+
+TOTAL = "total"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,33 +51,34 @@ class Learner:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        total, terms = 0.0, dict[str, float]()
-        for image, targets in _parts(batch, parts):
-            value = self._backward(image, targets, parts)
-            total += value[0] / parts
-            for term in value[1]:
-                terms[term.name] = terms.get(term.name, 0.0) + float(term.value) / parts
-        norm = self._update(isfinite(total))
-        return StepReport(loss=total, terms=tuple(terms.items()), gradient_norm=norm)
+        values = [self._backward(image, targets, parts) for image, targets in _parts(batch, parts)]
+        measured = self._measured()
+        # One question for all numbers: an accelerator that is asked for each has nothing to do in between.
+        *losses, norm = torch.stack([*(number for value in values for number in value.values()), measured]).tolist()
+        means = {name: sum(losses[index :: len(values[0])]) / parts for index, name in enumerate(values[0])}
+        total = means.pop(TOTAL)
+        norm = self._update(isfinite(total), norm, measured)
+        return StepReport(loss=total, terms=tuple(means.items()), gradient_norm=norm)
 
-    def _backward(self, image: Tensor, targets: Targets, parts: int) -> tuple[float, tuple[TermValue, ...]]:
+    def _backward(self, image: Tensor, targets: Targets, parts: int) -> dict[str, Tensor]:
         with self.execution.autocast():
             logits = self.network(self.execution.image(image))
         value = self.loss(logits, targets.to(self.execution.device))
         loss = value.total / parts
         (self.scaler.scale(loss) if self.scaler is not None else loss).backward()
-        return float(value.total.detach()), value.terms
+        return {TOTAL: value.total.detach(), **{term.name: term.value for term in value.terms}}
 
-    def _update(self, finite: bool) -> float:
+    def _measured(self) -> Tensor:
+        """The length of all gradients, where they are."""
         if self.synchronise is not None:
             self.synchronise(self.network)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimiser)
-        parameters = [p for p in self.network.parameters() if p.grad is not None]
-        measured = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        norm = float(measured)
+        return nn.utils.get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])
+
+    def _update(self, finite: bool, norm: float, measured: Tensor) -> float:
         if not norm <= self.schedule.clip_norm:  # else a pass over all gradients multiplies them by one
-            nn.utils.clip_grads_with_norm_(parameters, self.schedule.clip_norm, measured)
+            nn.utils.clip_grads_with_norm_([p for p in self.network.parameters() if p.grad is not None], self.schedule.clip_norm, measured)
         if self.scaler is not None:
             before = self.scaler.get_scale()
             self.scaler.step(self.optimiser)

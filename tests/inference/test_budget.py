@@ -36,6 +36,7 @@ def test_less_memory_means_fewer_patches_then_less_precision_then_no():
         fitted(whole, (1200, 512, 512), 0, base_bytes=0, limit_bytes=10**8)
 
 
+@pytest.mark.processor
 def test_an_accumulator_of_half_the_precision_gives_the_same_labels_but_where_two_classes_tie():
     chosen = configuration((8, 32, 32))
     image = smooth((3, 40, 60, 60), 1)

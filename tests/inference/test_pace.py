@@ -40,6 +40,7 @@ def grid(shape):
     return Geometry(shape_zyx=shape, spacing_zyx_mm=(1.0, 1.0, 1.0), origin_xyz_mm=(0.0, 0, 0), direction=STRAIGHT)
 
 
+@pytest.mark.processor
 def test_the_first_case_is_foreseen_from_a_tile_of_noise():
     ensemble, slow = slow_ensemble(folds=2)
     options = Options(threads=1)

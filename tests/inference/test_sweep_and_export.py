@@ -93,7 +93,7 @@ def test_streaming_equals_the_whole_volume_to_a_hundred_thousandth():
         rows += [piece.clone() for piece, _ in sweep.ring.rows(done, finished)]
         sweep.ring.release(finished)
         done = finished
-    streamed = torch.cat(rows, 1).numpy()
+    streamed = torch.cat(rows, 1).cpu().numpy()
 
     total, weights = np.zeros((3, 37, 41, 33)), np.zeros((37, 41, 33))
     curves = [gaussian(edge, 0.125) for edge in (8, 16, 16)]

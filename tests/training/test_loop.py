@@ -117,7 +117,7 @@ def test_one_phantom_is_learnt_by_heart(tmp_path):
     held = case(1)
     trained = train_fold(Fold(recipe=made, cases={"a": held}, folder=tmp_path / "fold_0"), job(tmp_path))
     with torch.no_grad():
-        found = trained.network(torch.from_numpy(held.image_czyx)[None]).argmax(1)[0].numpy()
+        found = trained.network.cpu()(torch.from_numpy(held.image_czyx)[None]).argmax(1)[0].numpy()
     for k in (1, 2):
         dice = 2 * np.sum((found == k) & (held.label_zyx == k)) / (np.sum(found == k) + np.sum(held.label_zyx == k))
         assert dice >= 0.98

@@ -224,6 +224,7 @@ def test_a_training_with_samples_from_the_device_repeats_itself_bit_for_bit_stop
     assert not equal(whole, trained(tmp_path / "threads", runs_on="threads"))
 
 
+@pytest.mark.processor
 def test_on_a_processor_threads_augment_and_nothing_is_tried(tmp_path, monkeypatch):
     monkeypatch.setattr(folds, "tried", None)
     monkeypatch.setattr(folds, "worth_a_trial", lambda schedule: True)
