@@ -5,7 +5,8 @@ Every verb makes what it needs of the earlier ones, and does again only what has
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -42,7 +43,7 @@ class Wishes:
     probe: bool = False  # try real training steps on the accelerator, and correct the prediction of memory
     start: Path | None = None  # a model whose weights the training starts from
     track: Literal["tensorboard", "wandb", "mlflow"] | None = None  # which hears of a training, beside its log
-    devices: tuple[str, ...] = ()  # several: folds are trained side by side
+    devices: tuple[str, ...] = ()  # several: folds are trained side by side, or few of them together
     workers: int | None = None  # who make the samples of a training: so many threads
     worker_processes: bool = False  # or processes
 
@@ -54,18 +55,18 @@ class Outcome:
     model: Path
     report: Path
     summary: tuple[str, ...]
-    failed_cases: tuple[str, ...] = ()
+    failed: Mapping[str, UserError | None] = field(default_factory=dict)  # cases, and why, where it was not said before
 
 
-def run(dataset: Path, job: Job, wishes: Wishes) -> Outcome:
+def run(dataset: Path, job: Job, wishes: Wishes, group: Group | None = None) -> Outcome:
     """Everything, in the order it happens."""
     data = check(dataset, job, wishes)
     fingerprint = measure(data, job)
     plan = decide(fingerprint, job, wishes)
     unprepared = prepare(data, plan, job, wishes)
-    train(data, plan, job, wishes)
+    train(data, plan, job, wishes, group)
     made = finish(data, plan, job)
-    return replace(made, failed_cases=tuple(dict.fromkeys((*data.broken, *unprepared, *made.failed_cases))))
+    return replace(made, failed={**made.failed, **unprepared, **data.errors})
 
 
 def check(dataset: Path, job: Job, wishes: Wishes) -> Dataset:
@@ -137,12 +138,12 @@ def _larger_than_allowed(plan: Plan, job: Job) -> str:
     return f"{largest.name} takes about {size(needed)} to train, more than --max-ram {size(job.max_ram_bytes)}"
 
 
-def prepare(data: Dataset, plan: Plan, job: Job, wishes: Wishes) -> tuple[str, ...]:
-    """Every case as the networks want it, in the cache; the cases that could not be brought there are named."""
+def prepare(data: Dataset, plan: Plan, job: Job, wishes: Wishes) -> dict[str, UserError]:
+    """Every case as the networks want it, in the cache; the cases that could not be brought there, and why."""
     from autounet.stages import prepare as stage
 
     done = stage.prepare(data, plan, job, cache=wishes.cache, configurations=wishes.configurations)
-    return tuple(failure.case for failure in done.failures)
+    return {failure.case: failure.error for failure in done.failures}
 
 
 def launched(device: str) -> Group | None:
@@ -211,4 +212,4 @@ def finish(data: Dataset, plan: Plan, job: Job) -> Outcome:
     selection = select.select(data, plan, job)
     model = bundle.make_bundle(data, plan, selection, job)
     page = report.report(job.work, job)
-    return Outcome(model=model, report=page, summary=selection.lines(model), failed_cases=selection.failed_cases)
+    return Outcome(model=model, report=page, summary=selection.lines(model), failed=dict.fromkeys(selection.failed_cases))

@@ -9,10 +9,20 @@ class UserError(Exception):
         self.problem, self.fix, self.case = problem, fix, case
 
     def __str__(self) -> str:
-        where = f"{self.case}: " if self.case else ""
-        return f"{where}{_sentence(self.problem)} {_sentence(self.fix)}"
+        return in_words(self.problem, self.fix, self.case)
 
 
-def _sentence(text: str) -> str:
+def in_words(problem: str, fix: str, case: str = "") -> str:
+    """CASE: problem. Fix."""
+    where = f"{case}: " if case else ""
+    return f"{where}{_ended(problem)} {_begun(_ended(fix))}".rstrip()
+
+
+def _begun(text: str) -> str:
+    # A path or a flag keeps its spelling.
+    return text[0].upper() + text[1:] if text.partition(" ")[0].isalpha() else text
+
+
+def _ended(text: str) -> str:
     text = text.strip()
-    return text if text.endswith((".", "!", "?")) else f"{text}."
+    return text if not text or text.endswith((".", "!", "?")) else f"{text}."

@@ -16,6 +16,7 @@ from autounet.cli.session import Result
 from autounet.cli.streams import say
 from autounet.progress.wording import one_line, visible
 from autounet.stop import Stopped
+from planners.errors import in_words
 
 _VALUED = {"--work", "--seed", "--device", "--threads", "--max-ram", "--stalled-after"}
 _SWITCHES = {"--json", "--quiet", "-q", "--verbose", "-v", "--dry-run"}
@@ -57,18 +58,28 @@ def _flags_last(words: Sequence[str]) -> list[str]:
 
 
 def _finish(result: Result, as_json: bool) -> int:
-    code = SOME_FAILED if result.failed_cases else DONE
+    code = SOME_FAILED if result.failed else DONE
     if as_json:
-        plain = _finite({"result": result.plain, "failed_cases": list(result.failed_cases), "code": code})
+        failed = [{"case": one.case, "cause": one.cause, "remedy": one.remedy} for one in result.failed]
+        plain = _finite({"result": result.plain, "failed_cases": [one.case for one in result.failed], "failed": failed, "code": code})
         say(json.dumps(plain, allow_nan=False, default=str))
         return code
     for line in result.lines:
         say(_folded(visible(line)))
-    if result.failed_cases:
-        count, first = len(result.failed_cases), ", ".join(result.failed_cases[:5]) + (", …" if len(result.failed_cases) > 5 else "")
-        what = f"1 {result.unit}" if count == 1 else f"{count} {result.unit}s"
-        say(f"error: {what} failed: {one_line(first)}. Mend what is explained above, then type the same command again.", error=True)
+    if result.failed:
+        say(one_line(_last_line(result)), error=True)
     return code
+
+
+def _last_line(result: Result) -> str:
+    """One that failed says what and why; of several all are named, and the first says why."""
+    first, count = result.failed[0], len(result.failed)
+    if count == 1 and first.cause:
+        return first.line
+    names = ", ".join(one.case for one in result.failed[:5]) + (", …" if count > 5 else "")
+    what = f"1 {result.unit}" if count == 1 else f"{count} {result.unit}s"
+    why = "Mend what is explained above, then type the same command again."
+    return f"error: {what} failed: {names}. {f'The first of them: {in_words(first.cause, first.remedy)}' if first.cause else why}"
 
 
 def _finite(value: object) -> object:

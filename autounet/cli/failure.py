@@ -2,10 +2,11 @@
 
 import errno
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from planners.errors import UserError
+from planners.errors import UserError, in_words
 
 DONE, BUG, USAGE, SOME_FAILED, USER, STOPPED = 0, 1, 2, 3, 4, 75
 
@@ -54,12 +55,19 @@ class Failure:
     @property
     def line(self) -> str:
         """error: CASE: cause. remedy."""
-        where = f"{self.case}: " if self.case else ""
-        return f"error: {where}{_ended(self.cause)} {_sentence(self.remedy)}"
+        return f"error: {in_words(self.cause, self.remedy, self.case)}"
 
     def plain(self) -> dict[str, object]:
         """The same for --json."""
         return {"error": asdict(self)}
+
+
+def failures(errors: Mapping[str, UserError | None]) -> tuple[Failure, ...]:
+    """Of cases that failed while the others are done; None: the lines above said why."""
+    return tuple(
+        Failure(cause=error.problem if error else "", remedy=error.fix if error else "", case=case, code=SOME_FAILED)
+        for case, error in errors.items()
+    )
 
 
 def foreseen(error: BaseException) -> Failure | None:
@@ -85,14 +93,3 @@ def bug(error: BaseException, record: Path | None) -> Failure:
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     kept = f"report it with the file {record}" if record else "report it with the lines above"
     return Failure(cause=f"this is a bug in autounet: {what}", remedy=f"type the same command again to go on, or {kept}", code=BUG)
-
-
-def _sentence(text: str) -> str:
-    text = _ended(text)
-    # A path or a flag keeps its spelling.
-    return text[0].upper() + text[1:] if text.partition(" ")[0].isalpha() else text
-
-
-def _ended(text: str) -> str:
-    text = text.strip()
-    return text if text.endswith((".", "!", "?")) else f"{text}."

@@ -88,7 +88,7 @@ class Choices:
     worker_processes: Switch = False
     "Make the samples in processes instead: more memory, and no thread waits for another."
     devices: Annotated[tuple[str, ...] | None, Parameter(converter=_by(parse_devices), n_tokens=1, metavar="LIST")] = None
-    "Train the folds side by side, one on each of these, say cuda:0,cuda:1; all: on every CUDA device."
+    "Train the folds side by side on these, say cuda:0,cuda:1, or one fold by several; all: on every CUDA device."
     track: Literal["tensorboard", "wandb", "mlflow"] | None = None
     "Show the training to this program, too; it writes beside the fold's log and sends nothing anywhere."
     cache: Folder = None

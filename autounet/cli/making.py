@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from autounet.cli.failure import UsageError
+from autounet.cli.failure import UsageError, failures
 from autounet.cli.flags import DEFAULTS, NO_CHOICES, Choices, Common, Folder, Switch
 from autounet.cli.paths import dataset_and_work, existing, outside, work_folder
 from autounet.cli.session import Result, rehearsal, session
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from autounet.data.dataset import Dataset
     from autounet.job import Job
     from autounet.pipeline import Outcome, Wishes
+    from autounet.training.launched import Group
     from planners.fingerprint import Fingerprint
     from planners.plan import Plan
 
@@ -34,8 +35,11 @@ def run(dataset: Data, /, *, choices: Choices = NO_CHOICES, common: Common = DEF
     outside(choices.cache, data, "cache")
     if common.dry_run:
         return _rehearse(data, work, choices, common)
+    group = pipeline.launched(common.device)
+    if group is not None and not group.first:
+        return _followed(group, work, choices, common)
     with session(_on_first(common, choices), work) as job:
-        return _outcome(pipeline.run(data, job, _wishes(choices)))
+        return _outcome(pipeline.run(data, job, _wishes(choices), group))
 
 
 def check(
@@ -97,11 +101,11 @@ def prepare(
         decided, _, index = _decide(data, job, choices)
         done = stage.prepare(index, decided, job, cache=choices.cache, configurations=choices.configurations, verify=verify)
         freed = stage.prune(decided, job, cache=choices.cache) if prune else 0
-    failed = tuple(dict.fromkeys((*index.broken, *(f.case for f in done.failures))))
+    failed = failures({**{f.case: f.error for f in done.failures}, **index.errors})
     lines = [f"{done.made} prepared, {done.found} were there before." + (f" {size(freed)} freed." if prune else "")]
     lines += [f"{f.case}: {f.error}" for f in done.failures]
     plain = {"work": str(work), "made": done.made, "found": done.found, "freed_bytes": freed}
-    return Result(lines=(*lines, f"Next: autounet train {quote(str(dataset))}"), plain=plain, failed_cases=failed)
+    return Result(lines=(*lines, f"Next: autounet train {quote(str(dataset))}"), plain=plain, failed=failed)
 
 
 def train(dataset: Data, /, *, choices: Choices = NO_CHOICES, common: Common = DEFAULTS) -> Result:
@@ -114,16 +118,23 @@ def train(dataset: Data, /, *, choices: Choices = NO_CHOICES, common: Common = D
         return _rehearse(data, work, choices, common)
     group = pipeline.launched(common.device)
     if group is not None and not group.first:
-        with session(common, work, silent=True) as job:
-            pipeline.follow(job, _wishes(choices), group)
-        return Result()
+        return _followed(group, work, choices, common)
     with session(_on_first(common, choices), work) as job:
         decided, _, index = _decide(data, job, choices)
         unprepared = pipeline.prepare(index, decided, job, _wishes(choices))
         pipeline.train(index, decided, job, _wishes(choices), group)
-    failed = tuple(dict.fromkeys((*index.broken, *unprepared)))
+    failed = failures({**unprepared, **index.errors})
     line = f"The folds are trained. Next: autounet run {quote(str(dataset))}"
-    return Result(lines=(line,), plain={"work": str(work)}, failed_cases=failed)
+    return Result(lines=(line,), plain={"work": str(work)}, failed=failed)
+
+
+def _followed(group: Group, work: Path, choices: Choices, common: Common) -> Result:
+    """In the other processes of a group: they train with the first, which says and writes everything."""
+    from autounet import pipeline
+
+    with session(common, work, silent=True) as job:
+        pipeline.follow(job, _wishes(choices), group)
+    return Result()
 
 
 @Parameter(name="*")
@@ -226,11 +237,10 @@ def _workers(count: int | None) -> int | None:
 def _outcome(outcome: Outcome) -> Result:
     plain = {"model": str(outcome.model), "report": str(outcome.report), "summary": list(outcome.summary)}
     lines = (*outcome.summary, f"Model:  {outcome.model}", f"Report: {outcome.report}")
-    return Result(lines=lines, plain=plain, failed_cases=outcome.failed_cases)
+    return Result(lines=lines, plain=plain, failed=failures(outcome.failed))
 
 
 def _checked(index: Dataset, data: Path) -> Result:
-    bad = tuple(dict.fromkeys(p.case for p in index.problems if p.severity == "error" and p.case))
     problems = [
         {"severity": p.severity, "code": p.code, "case": p.case, "found": p.found, "expected": p.expected, "remedy": p.remedy}
         for p in index.problems
@@ -241,7 +251,7 @@ def _checked(index: Dataset, data: Path) -> Result:
     return Result(
         lines=(line,),
         plain={"dataset": index.name, "layout": index.layout, "cases": len(index.cases), "problems": problems},
-        failed_cases=bad,
+        failed=failures(index.errors),
     )
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from autounet import __version__, machine, stop
-from autounet.cli.failure import CrashError, UsageError, foreseen
+from autounet.cli.failure import CrashError, Failure, UsageError, foreseen
 from autounet.cli.flags import Common
 from autounet.cli.quantities import DEVICE
 from autounet.job import Job
@@ -20,11 +20,11 @@ from autounet.store.sweep import sweep
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a verb answers: lines for people, a plain value for --json, and the cases that failed."""
+    """What a verb answers: lines for people, a plain value for --json, and what failed while the rest is done."""
 
     lines: tuple[str, ...] = ()
     plain: object = None
-    failed_cases: tuple[str, ...] = ()
+    failed: tuple[Failure, ...] = ()
     unit: str = "case"  # what failed
 
 

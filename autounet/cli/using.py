@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from autounet.cli.failure import Failure, failures
 from autounet.cli.flags import DEFAULTS, Bytes, Common, Folder, Names, Switch
 from autounet.cli.paths import WORK_SUFFIX, dataset_and_work, existing, existing_folder, outside
 from autounet.cli.session import Result, session
 from planners.errors import UserError
+
+if TYPE_CHECKING:
+    from autounet.metrics.scores import CaseScores
+    from autounet.stages.predict import PredictedCase
 
 Model = Annotated[Path, Parameter(help="A trained model: a file that ends in .aunet.")]
 
@@ -73,7 +79,11 @@ def predict(
     with session(common, common.work or output) as job:
         made = stage.predict(model, input, output, job, options)
     would = (f"Would write {len(made.cases)} masks to {output}. Nothing was written.",)
-    return Result(lines=would if common.dry_run else made.lines(), plain=made.plain(), failed_cases=made.failed_cases)
+    return Result(lines=would if common.dry_run else made.lines(), plain=made.plain(), failed=_unmade(made.cases))
+
+
+def _unmade(cases: Iterable[PredictedCase | CaseScores]) -> tuple[Failure, ...]:
+    return failures({one.case: UserError(one.problem, one.fix, one.case) for one in cases if one.problem})
 
 
 def _preset(wanted: Wanted) -> str | None:
@@ -123,7 +133,7 @@ def evaluate(
         outside(folder, read_only, "folder of scores")
     with session(common, folder) as job:
         scores = stage.evaluate(predictions, truth, None if common.dry_run else folder, job, wanted=wanted)
-    return Result(lines=scores.lines(), plain=scores.plain(), failed_cases=scores.failed_cases)
+    return Result(lines=scores.lines(), plain=scores.plain(), failed=_unmade(scores.problems))
 
 
 def compare(
@@ -183,7 +193,9 @@ def verify(path: Annotated[Path, Parameter(help="A model or a work folder.")], /
     with session(common, common.work or folder, only_looks=True) as job:
         sound, damaged = stage.verify(folder, job)
     lines = (*sound, *(f"damaged: {what}" for what in damaged))
-    return Result(lines=lines, plain={"sound": list(sound), "damaged": list(damaged)}, failed_cases=damaged, unit="artefact")
+    return Result(
+        lines=lines, plain={"sound": list(sound), "damaged": list(damaged)}, failed=failures(dict.fromkeys(damaged)), unit="artefact"
+    )
 
 
 def doctor(

@@ -152,7 +152,16 @@ class Dataset:
     @property
     def broken(self) -> tuple[str, ...]:
         """Ids of cases that an error excludes."""
-        return tuple(sorted({p.case for p in self.problems if p.severity == "error" and p.case}))
+        return tuple(sorted(self.errors))
+
+    @property
+    def errors(self) -> dict[str, UserError]:
+        """The first error of each case that an error excludes, by the ids of the cases."""
+        found: dict[str, UserError] = {}
+        for problem in sorted(self.problems, key=lambda p: p.case):
+            if problem.severity == "error" and problem.case:
+                found.setdefault(problem.case, problem.as_error())
+        return found
 
     def case(self, case_id: str) -> Case:
         """The case of that id."""

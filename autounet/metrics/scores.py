@@ -9,6 +9,7 @@ from typing import Any
 
 from autounet.metrics.overlap import Counts
 from autounet.metrics.statistics import Interval, bootstrap_mean
+from planners.errors import in_words
 
 SCORES_SCHEMA = 1
 
@@ -69,6 +70,7 @@ class CaseScores:
     case: str
     targets: tuple[TargetScores, ...] = ()
     problem: str = ""
+    fix: str = ""
     group: str = ""  # the patient; intervals are over patients
     truth_file: str = ""
     predicted_file: str = ""
@@ -112,7 +114,7 @@ class Scores:
         """For the terminal: the mean Dice of each target, and what could not be scored."""
         head = f"{len(self.scored)} cases scored, mean Dice {self.mean_over_targets():.4f}."
         rows = [self._line(name) for name, _ in self.targets]
-        return head, *rows, *(f"{c.case}: {c.problem}" for c in self.problems)
+        return head, *rows, *(in_words(c.problem, c.fix, c.case) for c in self.problems)
 
     def interval(self, target: str, metric: str = "dice") -> Interval:
         """The mean with its 95 % interval over patients (bootstrap-v1); NaN at both ends with fewer than two."""

@@ -17,7 +17,7 @@ from autounet.job import Job
 from autounet.metrics.case_scores import Named, Wanted, score_case
 from autounet.metrics.score_files import write_scores
 from autounet.metrics.scores import CaseScores, Scores
-from planners.errors import UserError
+from planners.errors import UserError, in_words
 from planners.labels import LabelClass, Labels
 
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".gipl", ".gipl.gz", ".png", ".tif", ".tiff", ".bmp")
@@ -70,7 +70,7 @@ def evaluate(
     if out is not None:
         write_scores(scores, out)
     for case in scores.problems:
-        job.progress.warn(f"{case.case}: {case.problem}")
+        job.progress.warn(in_words(case.problem, case.fix, case.case))
     return scores
 
 
@@ -146,7 +146,8 @@ def score_pair(one: Pair, labels: Labels, wanted: Wanted) -> CaseScores:
     """One case, or why it could not be scored."""
     if one.truth is None or one.predicted is None:
         problem = "predicted, but there is no truth" if one.truth is None else "there is truth, but no prediction"
-        return CaseScores(case=one.case, problem=problem, group=one.group)
+        fix = "put the missing mask there, or give both the same name"
+        return CaseScores(case=one.case, problem=problem, fix=fix, group=one.group)
     try:
         truth_zyx, geometry = one.truth()
         predicted_zyx, other = mask_of(one.predicted)
@@ -157,7 +158,7 @@ def score_pair(one: Pair, labels: Labels, wanted: Wanted) -> CaseScores:
         named = Named(case=one.case, group=one.group, truth_file=one.truth_name, predicted_file=one.predicted.name)
         return score_case(named, truth_zyx, predicted_zyx, labels, geometry.spacing_zyx_mm, wanted)
     except UserError as error:
-        return CaseScores(case=one.case, problem=error.problem, group=one.group)
+        return CaseScores(case=one.case, problem=error.problem, fix=error.fix, group=one.group)
 
 
 def mask_of(path: Path) -> Mask:

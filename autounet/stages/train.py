@@ -15,7 +15,7 @@ from autounet.job import Job
 from autounet.store.lock import lock
 from autounet.store.manifest import Manifest
 from autounet.store.strict import read_value, write_value
-from autounet.training.order import Extension, in_order, limited_schedule, rounds, wanted_folds
+from autounet.training.order import Extension, in_order, limited_schedule, rounds, teams, wanted_folds
 from autounet.training.recipe import Recipe, partly_annotated
 from autounet.training.record import RunRecord, TargetDice
 from autounet.training.trackers import Kind, module
@@ -78,14 +78,16 @@ def train(  # noqa: PLR0913 - the verb's own choices, each named at the call
 
     With `extend` finished folds go on; their results stay until the new ones are complete.
 
-    On several `devices` folds are trained side by side; in a `group` of processes each fold is trained by all of them.
+    On several `devices` folds are trained side by side, and when there are fewer of them than devices, each by several devices
+    together; in a `group` of processes each fold is trained by all of them.
     """
     chosen = in_order(plan, configurations)
     numbers = wanted_folds(plan, splits, folds)
     job = replace(job, device=devices[0]) if len(devices) == 1 else job
     if track is not None:
         module(track)  # what is missing is said before anything is begun
-    turns = rounds(chosen, len(numbers), max(1, len(devices)))
+    crews = teams(devices or (job.device,), chosen, len(numbers))
+    turns = rounds(chosen, len(numbers), len(crews))
     share = None if seconds is None else seconds / turns
     runs = []
     for configuration in chosen:
@@ -93,7 +95,7 @@ def train(  # noqa: PLR0913 - the verb's own choices, each named at the call
         one = _Run(dataset=dataset, plan=plan, configuration=limited, fold=0, job=job, splits=splits, start=start)
         one = replace(one, workers=workers, worker_processes=worker_processes, group=group, track=track)
         runs += [_extended(replace(one, fold=fold), extend and extend.shared(turns)) for fold in numbers]
-    failed = _side_by_side(runs, tuple(devices)) if len(devices) > 1 else _in_turn(runs)
+    failed = _side_by_side(runs, crews) if len(devices) > 1 else _in_turn(runs)
     if len(failed) == 1:
         raise next(iter(failed.values()))
     if failed:
@@ -128,19 +130,22 @@ def _in_turn(runs: Sequence[_Run]) -> dict[str, UserError]:
     return failed
 
 
-def _side_by_side(runs: Sequence[_Run], devices: tuple[str, ...]) -> dict[str, UserError]:
+def _side_by_side(runs: Sequence[_Run], crews: tuple[tuple[str, ...], ...]) -> dict[str, UserError]:
     from autounet import machine
     from autounet.training.side_by_side import Crew, Errand, Unit, side_by_side
     from planners.strict_json import to_plain
 
-    units, told, at_once = [], {}, min(len(devices), len(runs))
+    at_once, together, progress = min(len(crews), len(runs)), len(crews[0]), runs[0].job.progress
+    if together > 1:
+        progress.note(f"{together} devices train each fold together, each a part of every batch")
+    units, told = [], {}
     for run in runs:
         job = run.job
         first = {
             f"fold {other.fold} of {other.configuration.name}" for other in runs if other.configuration.name == run.configuration.previous
         }
         units.append(Unit(name=run.name, after=frozenset(first)))
-        memory = None if job.max_ram_bytes is None else job.max_ram_bytes // at_once
+        memory = None if job.max_ram_bytes is None else job.max_ram_bytes // (at_once * together)
         threads = max(1, (job.threads or machine.cores()) // at_once)
         errand = Errand(
             work=str(job.work.resolve()),
@@ -159,7 +164,7 @@ def _side_by_side(runs: Sequence[_Run], devices: tuple[str, ...]) -> dict[str, U
             track=run.track,
         )
         told[run.name] = to_plain(errand)
-    return side_by_side(units, told, Crew(devices=devices, program=CHILD, progress=runs[0].job.progress))
+    return side_by_side(units, told, Crew(teams=crews, program=CHILD, progress=progress))
 
 
 def child() -> int:
@@ -167,7 +172,12 @@ def child() -> int:
     from autounet.training.side_by_side import Errand, errand_done
 
     def at_work(errand: Errand, job: Job) -> None:
-        start = None if errand.start is None else Path(errand.start)
+        start, place, group = None if errand.start is None else Path(errand.start), errand.place, None
+        if place.count > 1:
+            from autounet.training.distributed import Rank
+            from autounet.training.launched import met
+
+            group = met(Rank(place.number, place.count), Path(place.meeting), job.device)
         run = _Run(
             dataset=errand.dataset,
             plan=errand.plan,
@@ -179,6 +189,7 @@ def child() -> int:
             extends=errand.extends,
             workers=errand.workers,
             worker_processes=errand.worker_processes,
+            group=group,
             track=errand.track,
         )
         _train_one(run)

@@ -1,12 +1,14 @@
-"""Processes that a launcher (torchrun) started to train each fold together: who we are, and what the first tells the others."""
+"""Processes that were started to train a fold together: who we are, and what the first tells the others."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import distributed
+from torch.distributed import FileStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import PrefixStore
 
 from autounet import stop
@@ -21,7 +23,7 @@ class Group:
 
     rank: Rank
     device: str
-    store: Any = field(repr=False)  # torch's key-value store of the launcher
+    store: Any = field(repr=False)  # torch's key-value store that all of them see
 
     @property
     def first(self) -> bool:
@@ -61,3 +63,8 @@ def launched(device: str) -> Group | None:
     if device in ("auto", "cuda") and torch.cuda.is_available():
         device = f"cuda:{distributed.get_node_local_rank(number)}"
     return Group(rank=Rank(number, count), device=device, store=store)
+
+
+def met(rank: Rank, folder: Path, device: str) -> Group:
+    """The group of the processes of this machine that meet in a folder of their own."""
+    return Group(rank=rank, device=device, store=FileStore(str(folder / "store"), rank.count))

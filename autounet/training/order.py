@@ -51,11 +51,33 @@ def wanted_folds(plan: Plan, splits: Splits, folds: Iterable[int] | None) -> lis
     return wanted or list(there)
 
 
-def rounds(chosen: Sequence[Configuration], folds: int, devices: int) -> int:
+def rounds(chosen: Sequence[Configuration], folds: int, teams: int) -> int:
     """How many trainings follow each other: those of the second stages of cascades begin when the first are done."""
+    return sum(-(-count * folds // teams) for count in _waves(chosen))
+
+
+def teams(devices: Sequence[str], chosen: Sequence[Configuration], folds: int) -> tuple[tuple[str, ...], ...]:
+    """A training for each device; where there are fewer trainings than devices, several devices for each.
+
+    A batch is shared out by its samples, so no team is larger than the smallest batch; more devices than that stay idle.
+    """
+    at_once = max(_waves(chosen)) * folds
+    size = min(len(devices) // at_once, *(one.batch_size for one in chosen))
+    if size < 2 or not _alike(devices):
+        return tuple((device,) for device in devices)
+    return tuple(tuple(devices[number * size : (number + 1) * size]) for number in range(at_once))
+
+
+def _alike(devices: Sequence[str]) -> bool:
+    """Whether they can add up gradients together, at the same pace: different cards, or shares of one processor."""
+    kinds = {device.partition(":")[0] for device in devices}
+    return kinds == {"cpu"} or (kinds == {"cuda"} and len(set(devices)) == len(devices))
+
+
+def _waves(chosen: Sequence[Configuration]) -> tuple[int, int]:
     names = {c.name for c in chosen}
     later = sum(c.previous in names for c in chosen)
-    return sum(-(-count * folds // devices) for count in (len(chosen) - later, later))
+    return len(chosen) - later, later
 
 
 def limited_schedule(configuration: Configuration, seconds: float | None, iterations: int | None) -> Schedule:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,8 +14,10 @@ import autounet
 from autounet import pipeline, stop
 from autounet.cli import main
 from autounet.cli.app import app
+from autounet.data.dataset import Dataset, Problem
 from autounet.stages.plan import read_plan
 from planners.errors import UserError
+from planners.labels import LabelClass, Labels
 from tests.cli.conftest import REPOSITORY, Call
 
 PAIRS = (["import"], ["export"], ["import", "nnunet"], ["export", "nnunet"])
@@ -218,13 +221,18 @@ def test_what_the_machine_lacks_is_the_users_to_mend(
 
 
 def test_cases_that_failed_end_with_3(call: Call, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = SimpleNamespace(severity="error", code="grid", case="case_2", found="a", expected="b", remedy="c")
-    found = SimpleNamespace(name="livers", layout="pairs", cases=(1, 2), problems=(problem,))
+    problem = Problem(severity="error", code="grid", case="case_2", found="a", expected="b", remedy="type c")
+    labels = Labels(classes=(LabelClass(name="background", value=0), LabelClass(name="liver", value=1)))
+    shape = {"root": "/livers", "name": "livers", "layout": "pairs", "why": "", "dimensions": 3}
+    found = Dataset(**shape, cases=(), channels=(), labels=labels, problems=(problem,))
     monkeypatch.setattr(pipeline, "check", lambda *_: found)
     said = call("check", dataset)
-    assert (said.code, said.last) == (3, "error: 1 case failed: case_2. Mend what is explained above, then type the same command again.")
+    assert (said.code, said.last) == (3, "error: case_2: a (expected: b). Type c.")
     said = call("check", dataset, "--json")
     assert (said.code, said.json["failed_cases"], said.json["code"]) == (3, ["case_2"], 3)
+    assert said.json["failed"] == [{"case": "case_2", "cause": "a (expected: b)", "remedy": "type c"}]
+    found = replace(found, problems=(problem, replace(problem, case="case_4")))
+    assert call("check", dataset).last == "error: 2 cases failed: case_2, case_4. The first of them: a (expected: b). Type c."
 
 
 def test_numbers_that_are_none_are_null_in_json(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +255,7 @@ def test_a_case_cannot_repaint_the_terminal(call: Call, dataset: Path, monkeypat
 
 def test_common_flags_may_stand_before_the_verb(call: Call, dataset: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen = []
-    monkeypatch.setattr(pipeline, "run", lambda data, job, wishes: seen.append((data, job, wishes)) or _raise(UserError("a", "b"))())
+    monkeypatch.setattr(pipeline, "run", lambda data, job, wishes, group: seen.append((data, job, wishes)) or _raise(UserError("a", "b"))())
     call(
         "--quiet", "--seed", "7", "--work=" + str(tmp_path / "w"), "run", dataset, "--time", "1h30m", "--folds", "0,2-3", "--max-ram", "2GB"
     )
@@ -299,7 +307,7 @@ def test_a_dry_run_writes_neither_folder_nor_log(call: Call, dataset: Path, monk
     def check(data: Path, job: object, _: object) -> object:
         job.progress.note("looked")  # type: ignore[attr-defined]
         (job.work / "index.json").write_text("{}")  # type: ignore[attr-defined]
-        return SimpleNamespace(name="livers", layout="pairs", cases=(1, 2), problems=())
+        return SimpleNamespace(name="livers", layout="pairs", cases=(1, 2), problems=(), errors={})
 
     monkeypatch.setattr(pipeline, "check", check)
     before = sorted(dataset.parent.rglob("*"))
@@ -315,7 +323,7 @@ def test_every_event_of_a_command_lies_in_the_work_folder(call: Call, dataset: P
         with job.progress.task("check", total=2) as task:  # type: ignore[attr-defined]
             task.step("a")
             task.step("b")
-        return SimpleNamespace(name="livers", layout="pairs", cases=(1, 2), problems=())
+        return SimpleNamespace(name="livers", layout="pairs", cases=(1, 2), problems=(), errors={})
 
     monkeypatch.setattr(pipeline, "check", check)
     assert call("check", dataset).code == 0

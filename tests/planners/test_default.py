@@ -91,7 +91,7 @@ MANY_CLASSES = alike(40, (1, 1, 1), (200, 300, 300), table=labels(1000))  # the 
 @pytest.mark.parametrize("seen", [task("liver"), task("hippocampus"), MANY_CLASSES, alike(9, (1, 1, 1), (1, 500, 500))])
 @pytest.mark.parametrize("machine", [GPU, replace(GPU, offset_bytes=3 * GiB), CPU])
 def test_too_little_memory_is_an_error_that_names_the_least_that_does(seen: Fingerprint, machine: Hardware) -> None:
-    with pytest.raises(UserError, match=r"trains in 0\.30 GiB.*allow at least \d+\.\d\d GiB with --gpu-memory") as error:
+    with pytest.raises(UserError, match=r"trains in 0\.30 GiB.*Allow at least \d+\.\d\d GiB with --gpu-memory") as error:
         plan_default(seen, machine, Budget(memory_bytes=int(0.3 * GiB)))
     advised = float(error.value.fix.split("least ")[1].split()[0])
     assert plan_default(seen, machine, Budget(memory_bytes=int(advised * GiB))).configurations  # exactly what was advised
@@ -100,7 +100,7 @@ def test_too_little_memory_is_an_error_that_names_the_least_that_does(seen: Fing
 
 
 def test_a_machine_that_is_too_small_is_not_told_to_allow_itself_more() -> None:
-    with pytest.raises(UserError, match=r"this machine has 1\.00 GiB; plan for one with at least \d\.\d\d GiB"):
+    with pytest.raises(UserError, match=r"This machine has 1\.00 GiB; plan for one with at least \d\.\d\d GiB"):
         plan_default(task("liver"), replace(GPU, accelerator_bytes=GiB), Budget())
 
 
@@ -347,7 +347,7 @@ def test_planners_need_nothing_but_the_standard_library() -> None:
 
 
 def test_an_unknown_planner_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UserError, match="did you mean default"):
+    with pytest.raises(UserError, match="Did you mean default"):
         planner("defalt")
     with pytest.raises(UserError, match="cannot be imported"):
         planner("no_such_package:plan")

@@ -59,7 +59,7 @@ def test_depth_of_one_decision_is_its_reason() -> None:
 
 
 def test_an_unknown_topic_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UserError, match="did you mean 3d_fullres"):
+    with pytest.raises(UserError, match="Did you mean 3d_fullres"):
         deep(PLAN, "3d_fulres")
 
 

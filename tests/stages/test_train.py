@@ -23,7 +23,7 @@ from autounet.store.strict import read_value
 from autounet.store.weights import load_tensors
 from autounet.training import validation
 from autounet.training.learner import Learner
-from autounet.training.order import Extension, rounds
+from autounet.training.order import Extension, rounds, teams
 from planners.errors import UserError
 from planners.fingerprint import SidePair
 from planners.plan import Architecture, Augmentation, Configuration, Plan, Sampling, Schedule, Step
@@ -235,10 +235,26 @@ def test_a_fold_that_cannot_be_trained_does_not_lose_the_others_and_is_named_at_
 def test_side_by_side_a_time_budget_is_shared_by_the_trainings_that_follow_each_other(organs):
     first = organs[1].configurations[0]
     second, flat = replace(first, name="3d_cascade", previous=first.name), replace(first, name="2d")
-    assert rounds([first], folds=5, devices=1) == 5
-    assert rounds([first, flat], folds=5, devices=4) == 3  # ten trainings, four at a time
-    assert rounds([first, flat, second], folds=5, devices=4) == 3 + 2  # the second stage waits for the first
-    assert rounds([second], folds=5, devices=5) == 1  # its first stage was trained before
+    assert rounds([first], folds=5, teams=1) == 5
+    assert rounds([first, flat], folds=5, teams=4) == 3  # ten trainings, four at a time
+    assert rounds([first, flat, second], folds=5, teams=4) == 3 + 2  # the second stage waits for the first
+    assert rounds([second], folds=5, teams=5) == 1  # its first stage was trained before
+
+
+def test_devices_join_for_a_fold_only_where_there_are_fewer_folds_than_devices_and_the_batch_goes_round(organs):
+    four = tuple(f"cuda:{number}" for number in range(4))
+    one = replace(organs[1].configurations[0], batch_size=2)
+    large = replace(one, name="large", batch_size=8)
+    second = replace(large, name="3d_cascade", previous="large")
+    assert teams(four, [one], folds=5) == teams(four, [one], folds=3) == tuple((device,) for device in four)
+    assert teams(four, [one], folds=2) == (four[:2], four[2:])
+    assert teams(four, [one], folds=1) == (four[:2],)  # two samples in a batch: two devices stay idle
+    assert teams(four, [large], folds=1) == teams(four, [large, second], folds=1) == (four,)  # a cascade's stages follow each other
+    assert teams(four, [large, one], folds=1) == (four[:2], four[2:])
+    assert teams(("cpu", "cpu"), [one], folds=1) == (("cpu", "cpu"),)
+    for unlike in (("cuda:0", "cpu"), ("cuda:0", "cuda:0"), ("mps", "cuda:0")):
+        assert teams(unlike, [one], folds=1) == tuple((device,) for device in unlike)
+    assert rounds([one], folds=1, teams=1) == 1
 
 
 @pytest.mark.slow

@@ -1,9 +1,11 @@
-"""`torchrun -m autounet train`: two processes train one fold together, through the real command line."""
+"""One fold by two processes together, through the real command line: started by torchrun, or by `--devices` itself."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -37,15 +39,17 @@ def events(work: Path, kind: str) -> list[dict[str, object]]:
     return [event for event in map(json.loads, lines) if event["kind"] == kind]
 
 
-def test_two_processes_train_the_weights_of_one_and_only_the_first_writes(tmp_path):
+@pytest.mark.parametrize("started", ["by torchrun", "by devices"])
+def test_two_processes_train_the_weights_of_one_and_only_the_first_writes(tmp_path, started):
     data = tmp_path / "organs"
     said_by("autounet", "demo", "--cases", 4, "--size", 20, "--folder", data, "--data-only", "--quiet")
     words = ("autounet", "train", data, "--iterations", STEPS, "--folds", 0, "--configurations", "3d_fullres")
     for name in ("alone", "together"):
         plainly_planned(data, tmp_path / name)
     said_by(*words, "--work", tmp_path / "alone", "--threads", 1)
-    launcher = ("torch.distributed.run", "--nproc-per-node", 2, "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0")
-    said = said_by(*launcher, "-m", *words, "--work", tmp_path / "together", "--threads", 2)
+    launcher = ("torch.distributed.run", "--nproc-per-node", 2, "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m")
+    words = (*words, "--work", tmp_path / "together", "--threads", 2)
+    said = said_by(*launcher, *words) if started == "by torchrun" else said_by(*words, "--devices", "cpu,cpu")
     assert said.count("The folds are trained") == 1
     runs = [tmp_path / name / "runs" / "3d_fullres" / "fold_0" for name in ("alone", "together")]
     one, other = (load_tensors(run / "weights.safetensors", "numpy") for run in runs)
@@ -62,3 +66,25 @@ def test_two_processes_train_the_weights_of_one_and_only_the_first_writes(tmp_pa
             if event["kind"] == "command"] == ["plan", "train"]  # fmt: skip
     names = {path.relative_to(tmp_path / "together").as_posix() for path in (tmp_path / "together" / "runs").rglob("*.nii.gz")}
     assert len(names) == 1  # the mask of the one case held out, written once
+
+
+def test_a_team_one_of_which_is_killed_says_so_and_the_same_command_goes_on_to_the_end(tmp_path):
+    data, work = tmp_path / "organs", tmp_path / "work"
+    said_by("autounet", "demo", "--cases", 4, "--size", 20, "--folder", data, "--data-only", "--quiet")
+    plainly_planned(data, work)
+    words = ("autounet", "train", data, "--work", work, "--iterations", 60, "--folds", 0, "--devices", "cpu,cpu", "--threads", 2)
+    typed = [sys.executable, "-m", *map(str, words), "--verbose"]
+    command = subprocess.Popen(typed, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert command.stderr is not None
+    second = next(int(line.rpartition(",")[2]) for line in command.stderr if ": process " in line)
+    log = work / "runs" / "3d_fullres" / "fold_0" / "events.jsonl"
+    while not log.exists() or not events(work, "train"):
+        assert command.poll() is None
+        time.sleep(0.05)
+    os.kill(second, signal.SIGKILL)
+    _, said = command.communicate(timeout=300)
+    assert command.returncode == 4
+    assert "killed by SIGKILL" in said.splitlines()[-1]
+    assert not list((work / "runs").rglob("run.json"))
+    assert "The folds are trained" in said_by(*words)
+    assert json.loads((log.parent / "run.json").read_text())["iterations"] == 60

@@ -13,7 +13,8 @@ import pytest
 from autounet import stop
 from autounet.progress import Progress, Voice
 from autounet.store.lock import lock
-from autounet.training.side_by_side import Crew, Unit, side_by_side
+from autounet.training import side_by_side as side_by_side_module
+from autounet.training.side_by_side import UNFORESEEN, Crew, Unit, side_by_side
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
@@ -35,9 +36,9 @@ class Heard:
         pass
 
 
-def crew(program, devices=("one", "two"), folder=None):
+def crew(program, teams=(("one",), ("two",)), folder=None):
     heard = Heard()
-    return Crew(devices=devices, program=HEAD + program, progress=Progress(Voice(stream=heard, folder=folder))), heard
+    return Crew(teams=teams, program=HEAD + program, progress=Progress(Voice(stream=heard, folder=folder))), heard
 
 
 def units(*names, after=()):
@@ -87,7 +88,7 @@ sys.exit(3 if task['name'] == 'b' else 0)
 """
     first = units("a", "b")
     second = [*units("c", after=("a",)), *units("d", after=("b",)), *units("e", after=("d",))]
-    made, _ = crew(program, ("one", "two", "three"))
+    made, _ = crew(program, (("one",), ("two",), ("three",)))
     failed = side_by_side([*first, *second], {n: {"name": n} for n in "abcde"}, made)
     lines = (tmp_path / "log").read_text().splitlines()
     assert lines.index("end a") < lines.index("begin c")
@@ -124,6 +125,49 @@ time.sleep(60)
         stop.clear()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["saved_a", "saved_b"]
     assert {p.read_text() for p in tmp_path.iterdir()} == {"x"}
+
+
+def test_a_team_is_told_who_is_who_and_where_to_meet_and_leaves_no_folder(tmp_path):
+    program = f"""
+place = task['place']
+open(place['meeting'] + '/' + str(place['number']), 'w').close()
+while len(os.listdir(place['meeting'])) < place['count']:
+    time.sleep(0.02)
+open({str(tmp_path)!r} + '/' + task['name'] + task['device'], 'w').write(json.dumps(place))
+"""
+    made, _ = crew(program, (("one", "two"), ("three", "four")))
+    assert side_by_side(units("a", "b", "c"), {n: {"name": n} for n in "abc"}, made) == {}
+    told = {path.name: json.loads(path.read_text()) for path in tmp_path.iterdir()}
+    assert len(told) == 6
+    assert {place["count"] for place in told.values()} == {2}
+    for name, place in told.items():
+        assert place["number"] == (0 if name[1:] in ("one", "three") else 1)
+        assert not Path(place["meeting"]).exists()
+    assert told["aone"]["meeting"] == told["atwo"]["meeting"] != told["bthree"]["meeting"]
+
+
+KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
+FAILED = "print(json.dumps({'error': ['the disk is full', 'free some space', '']})); sys.exit(1)"
+
+
+@pytest.mark.parametrize("end", [KILLED, FAILED])
+def test_when_one_of_a_team_fails_its_partners_are_not_waited_for_and_its_own_reason_is_said(end, monkeypatch):
+    monkeypatch.setattr(side_by_side_module, "GRACE_SECONDS", 1.0)
+    program = f"""
+if task['place']['number'] == 1:
+    {end}
+if task['place']['number'] == 0:  # it finds its partner gone and can only say so
+    print(json.dumps({{'error': ['connection closed by peer', {UNFORESEEN!r}, '']}}))
+    sys.exit(1)
+time.sleep(600)  # it waits for the others in vain
+"""
+    made, _ = crew(program, (("one", "two", "three"),))
+    began = time.monotonic()
+    failed = side_by_side(units("a", "b"), {n: {"name": n} for n in "ab"}, made)
+    assert time.monotonic() - began < 60
+    assert sorted(failed) == ["a", "b"]  # the next on the same team was begun
+    for failure in failed.values():
+        assert "SIGKILL" in failure.problem or failure.problem == "the disk is full"
 
 
 @pytest.mark.slow
