@@ -15,7 +15,8 @@ AVERAGE: dict[int, type[nn.AvgPool2d] | type[nn.AvgPool3d]] = {2: nn.AvgPool2d, 
 
 
 FRAGILE_EDGE = 2  # voxels
-LARGE_MAP = 1024  # voxels; where torch's group norm is fast with channels last
+LARGE_MAP = 1024  # voxels; where torch's group norm is fast with channels last, on a processor
+KEEPS_LAYOUT = ("cpu", "cuda")  # devices whose batch norm takes channels last as they are; group norm would turn every map round
 LAYOUT = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -47,23 +48,29 @@ class InstanceNorm(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Normalise (b, c, ...)."""
         with torch.autocast(maps.device.type, enabled=False):
-            if maps.device.type == "cpu" and torch.is_grad_enabled() and not maps.is_contiguous() and channels_last(maps):
+            if torch.is_grad_enabled() and not maps.is_contiguous() and channels_last(maps) and _keeps_layout(maps):
                 return _ChannelsLastNorm.apply(maps, self.weight, self.bias, self.epsilon)  # type: ignore[no-any-return, no-untyped-call]
             return functional.group_norm(maps, maps.shape[1], self.weight.to(maps.dtype), self.bias.to(maps.dtype), self.epsilon)
 
 
-class _ChannelsLastNorm(torch.autograd.Function):
-    """The same for maps whose channels lie beside each other, on a processor.
+def _keeps_layout(maps: Tensor) -> bool:
+    # A compiler makes one pass of a group norm and what follows; it could not of the batch norms.
+    return maps.device.type in KEEPS_LAYOUT and not torch.compiler.is_compiling()
 
-    There torch's group norm is as fast as ever forward, but several times slower backward, and forward too where maps
-    are small. A sample's instance norm is the batch norm of a batch of one, and that is fast in this layout.
+
+class _ChannelsLastNorm(torch.autograd.Function):
+    """The same for maps whose channels lie beside each other.
+
+    On a processor torch's group norm is as fast as ever forward, but several times slower backward, and forward too where
+    maps are small; on CUDA it copies the maps to the other layout and back. A sample's instance norm is the batch norm of a
+    batch of one, and that is fast in this layout.
     """
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
         batch, channels = maps.shape[:2]
         voxels = maps[0, 0].numel()
-        if voxels >= LARGE_MAP:
+        if voxels >= LARGE_MAP and maps.device.type == "cpu":
             scale, shift = weight.to(maps.dtype), bias.to(maps.dtype)
             result, mean, deviation = torch.native_group_norm(maps, scale, shift, batch, channels, voxels, channels, epsilon)
             mean, deviation = mean.to(weight.dtype), deviation.to(weight.dtype)

@@ -77,6 +77,13 @@ class Checkpoints:
         """The newest sound checkpoint that was saved as the best, None when there is none."""
         return self._first_sound([r for r in self._records() if r.best], framework)
 
+    def told(self) -> Any:
+        """What was saved beside the tensors of the newest record, unread as yet; None when there is none or it cannot be read."""
+        try:
+            return next((_read_record(record)["state"] for record in self._records()), None)
+        except UserError:
+            return None
+
     def tidy(self) -> None:
         """Remove checkpoints that are no longer needed and what a killed save left.
 

@@ -1,7 +1,6 @@
 """Whether a fast way gives the gradients of the plain one on this machine: tried on a tiny network before a training begins."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import isfinite
 
@@ -15,28 +14,21 @@ from planners.plan import Architecture
 FAINT = 1e-3  # of the largest gradient's length: a bias before a norm has none but rounding
 
 
-def trusted(fast: Execution, dimensions: int, say: Callable[[str], None]) -> Execution:
-    """The first way, from the fast one to the plain one, that agrees with the plain one; what was given up is said."""
-    for way in _ways(fast):
-        if way == plain(fast):
-            return way
-        found = probed(way, dimensions)
-        if isinstance(found, str):
-            say(f"{way} cannot be used here ({found}); training goes a slower way")
-        elif found >= AGREEMENT:
-            return way
-        else:
-            say(f"{way} gives other gradients here than the plain way (agreement {found:.3f}); training goes a slower way")
-    raise AssertionError("the plain way agrees with itself")
+def trusted(ways: Sequence[Execution], dimensions: int, say: Callable[[str], None]) -> tuple[Execution, ...]:
+    """Those ways that agree with the plain one, which is left when none does; what was given up is said."""
+    return tuple(way for way in ways if _agrees(way, dimensions, say)) or (plain(ways[0]),)
 
 
-def _ways(fast: Execution) -> Iterator[Execution]:
-    if fast.compiled:
-        yield fast
-    uncompiled = replace(fast, compiled=False)
-    yield uncompiled
-    if uncompiled != plain(fast):
-        yield plain(fast)
+def _agrees(way: Execution, dimensions: int, say: Callable[[str], None]) -> bool:
+    if way == plain(way):
+        return True
+    found = probed(way, dimensions)
+    if isinstance(found, str):
+        say(f"{way} cannot be used here ({found}); training goes another way")
+        return False
+    if found < AGREEMENT:
+        say(f"{way} gives other gradients here than the plain way (agreement {found:.3f}); training goes another way")
+    return found >= AGREEMENT
 
 
 @lru_cache(maxsize=16)

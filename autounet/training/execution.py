@@ -82,17 +82,29 @@ class Compiled:
             return finished(maps, norm, activate)
 
 
-def execution(device: str, wanted: Precision, steps: float = 0) -> Execution:
-    """The fastest way that was measured for such a device, at the precision the plan asks for if the device has it.
+def execution(device: str, wanted: Precision) -> Execution:
+    """The way that is the fastest as far as one knows without trying."""
+    return ways(device, wanted)[0]
 
-    bfloat16 takes 0.4 of the time of float32 on AVX-512 cores, and channels-last a seventh off that. A training of many
-    `steps` on CUDA has its norms compiled, where there is what the compiler needs; a short one would be over first.
+
+def ways(device: str, wanted: Precision, steps: float = 0) -> tuple[Execution, ...]:
+    """Those that may be the fastest on such a device, the likeliest first, at the precision the plan asks for if the device has it.
+
+    bfloat16 takes 0.4 of the time of float32 on AVX-512 cores, and channels-last a seventh off that. On CUDA the layout pays
+    where the norm keeps it, which depends on the card. A training of many `steps` there may have its norms compiled, where
+    there is what the compiler needs; a short one would be over first.
     """
     where = _device(device)
     precisions = hardware(device).precisions
     precision: Precision = wanted if wanted in precisions else "bfloat16" if "bfloat16" in precisions and wanted == "float16" else "float32"
-    compiled = where.type == "cuda" and steps >= LONG_STEPS and find_spec("triton") is not None
-    return Execution(device=where, precision=precision, channels_last=where.type in ("cuda", "cpu"), compiled=compiled)
+    contiguous = Execution(device=where, precision=precision)
+    last = replace(contiguous, channels_last=True)
+    if where.type == "cpu":
+        return (last,)
+    if where.type != "cuda":
+        return (contiguous,)
+    compiled = steps >= LONG_STEPS and find_spec("triton") is not None
+    return (contiguous, last, *([replace(last, compiled=True)] if compiled else []))
 
 
 def plain(fast: Execution) -> Execution:

@@ -25,7 +25,8 @@ from autounet.training.agreement import trusted
 from autounet.training.allocation import keep_freed_memory
 from autounet.training.curves import write_curves
 from autounet.training.distributed import Rank, agreed, alone, mean_gradients, parts, positions, summed
-from autounet.training.execution import Execution, execution
+from autounet.training.execution import Execution, ways
+from autounet.training.fastest import fastest, prepare_cuda, seconds_a_step
 from autounet.training.learner import Learner, make_learner
 from autounet.training.loader import THREADS, Loader, Making, Workers, waiting_in_words
 from autounet.training.loop import Surroundings, Training, Validate, averaged, begin
@@ -78,13 +79,10 @@ def train_fold(fold: Fold, job: Job, rank: Rank = ALONE) -> Trained:
         )
     threads = max(1, (job.threads or machine.cores()) // rank.count)
     torch.set_num_threads(threads)
-    schedule = fold.recipe.configuration.schedule
-    wished = execution(job.device, schedule.precision, schedule.iterations if schedule.seconds is None else 0)
-    how = trusted(wished, fold.recipe.configuration.dimensions, job.progress.note)
+    checkpoints = Checkpoints(fold.folder / CHECKPOINTS, say=job.progress.warn)
+    how = _way(fold, job, rank, checkpoints)
     if how.device.type == "cpu":
         keep_freed_memory()
-    elif how.device.type == "cuda" and how.device.index is not None:
-        torch.cuda.set_device(how.device)  # what is made without a word about the device is made here, too
     recipe, meter = fold.recipe, meter_of(how.device)
     if meter is not None:
         meter.begin()
@@ -92,7 +90,6 @@ def train_fold(fold: Fold, job: Job, rank: Rank = ALONE) -> Trained:
     learner = fresh_learner(fold, how, summed if rank.count > 1 else None)
     learner.synchronise = mean_gradients if rank.count > 1 else None
     first = rank.number == 0
-    checkpoints = Checkpoints(fold.folder / CHECKPOINTS, say=job.progress.warn)
     if first:
         checkpoints.tidy()  # what a killed save left
     name = f"{recipe.configuration.name} fold {recipe.fold}"
@@ -127,6 +124,25 @@ def train_fold(fold: Fold, job: Job, rank: Rank = ALONE) -> Trained:
         pass  # leaves the network in eval mode
     learner.network.load_state_dict(weights)
     return Trained(network=learner.network.eval(), weights=weights, state=training.state, waited_seconds=waited, held_bytes=held or None)
+
+
+def _way(fold: Fold, job: Job, rank: Rank, checkpoints: Checkpoints) -> Execution:
+    """How the network is run: as before, where it was begun; else the fastest of the ways that can be trusted here."""
+    configuration = fold.recipe.configuration
+    schedule = configuration.schedule
+    likely = ways(job.device, schedule.precision, schedule.iterations if schedule.seconds is None else 0)
+    if likely[0].device.type == "cuda":
+        prepare_cuda(likely[0].device)
+    trustworthy = trusted(likely, configuration.dimensions, job.progress.note)
+    told = checkpoints.told()
+    begun = told.get("execution") if isinstance(told, dict) else None
+    if begun is not None:
+        return next((way for way in trustworthy if str(way) == begun), trustworthy[0])
+    if len(trustworthy) == 1 or rank.count > 1 or not worth_a_trial(schedule):
+        return trustworthy[0]  # ranks would not agree on what is faster
+    way, why = fastest(trustworthy, partial(seconds_a_step, fold.recipe.plan, configuration))
+    job.progress.note(f"{configuration.name} fold {fold.recipe.fold} trains with {way}: {why}")
+    return way
 
 
 def _nothing() -> None:

@@ -10,8 +10,8 @@ from autounet.losses.level import Targets
 from autounet.losses.segmentation import SegmentationLoss
 from autounet.networks import build
 from autounet.training.allocation import give_back_freed_memory
-from autounet.training.execution import execution
-from autounet.training.learner import make_learner
+from autounet.training.execution import Execution, execution
+from autounet.training.learner import Learner, make_learner
 from autounet.training.sample import Batch
 from planners.plan import Configuration, Plan
 
@@ -40,20 +40,23 @@ def measured_bytes(plan: Plan, configuration: Configuration, device: str, meter:
 
 
 def _steps(plan: Plan, configuration: Configuration, device: str) -> None:
+    learner, batch = made_up(plan, configuration, execution(device, configuration.schedule.precision))
+    for _ in range(STEPS):
+        learner.step(batch, configuration.schedule.learning_rate, configuration.accumulate)
+
+
+def made_up(plan: Plan, configuration: Configuration, way: Execution) -> tuple[Learner, Batch]:
+    """A network at its first step, and a batch of the size and kind that it will be shown."""
     labels, schedule = plan.labels, configuration.schedule
     extra = len(labels.foreground) if configuration.previous is not None else 0
     channels = len(plan.channels) + extra
     network = build(configuration.architecture, channels, labels.heads)
-    learner = make_learner(
-        network, SegmentationLoss(loss=configuration.loss, labels=labels), execution(device, schedule.precision), schedule
-    )
+    learner = make_learner(network, SegmentationLoss(loss=configuration.loss, labels=labels), way, schedule)
     edges = configuration.patch_zyx[3 - configuration.dimensions :]
     classes = torch.zeros((configuration.batch_size, *edges), dtype=torch.int16)
     classes[..., ::2] = len(labels.classes) - 1  # some foreground, or its terms would be idle
     image = torch.linspace(-1, 1, classes.numel() * channels).reshape(configuration.batch_size, channels, *edges)
-    batch = Batch(image=image, targets=Targets(classes=classes), cases=("probe",) * configuration.batch_size)
-    for _ in range(STEPS):
-        learner.step(batch, schedule.learning_rate, configuration.accumulate)
+    return learner, Batch(image=image, targets=Targets(classes=classes), cases=("probe",) * configuration.batch_size)
 
 
 def meter_of(device: torch.device) -> Meter | None:

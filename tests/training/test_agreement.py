@@ -1,6 +1,7 @@
 """A fast way is taken where it gives the plain way's gradients, and given up in one calm line where it does not."""
 
 from dataclasses import replace
+from math import inf, isinf
 from types import SimpleNamespace
 
 import pytest
@@ -11,8 +12,10 @@ from autounet.networks.blocks import ConvNormAct, InstanceNorm, finished
 from autounet.training import agreement, execution
 from autounet.training.agreement import probed, trusted
 from autounet.training.execution import Compiled, Execution, plain
-from autounet.training.fold import train_fold
+from autounet.training.fastest import fastest, seconds_a_step
+from autounet.training.fold import fresh_learner, train_fold
 from tests.training.test_loop import SHORT, fold, job
+from tests.training.tiny import recipe
 
 FAST = Execution(device=torch.device("cpu"), precision="bfloat16", channels_last=True)
 
@@ -27,10 +30,9 @@ def _asked_anew():
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_what_agrees_is_taken_without_a_word_and_asked_once(dimensions, monkeypatch):
     said = []
-    assert trusted(FAST, dimensions, said.append) == FAST
+    assert trusted((FAST,), dimensions, said.append) == (FAST,)
     monkeypatch.setattr(agreement, "_gradients", pytest.fail)
-    assert trusted(FAST, dimensions, said.append) == FAST
-    assert trusted(plain(FAST), dimensions, said.append) == plain(FAST)
+    assert trusted((FAST, plain(FAST)), dimensions, said.append) == (FAST, plain(FAST))
     assert said == []
 
 
@@ -47,7 +49,7 @@ def wrong_norm(factor):
 @pytest.mark.parametrize("factor", [lambda g: g * float("nan"), lambda g: g.flip(0), lambda g: 2 * g], ids=["nan", "swapped", "doubled"])
 def test_a_fast_way_with_other_gradients_is_given_up_in_one_line_and_the_training_goes_the_plain_way(tmp_path, monkeypatch, factor):
     monkeypatch.setattr(blocks._ChannelsLastNorm, "backward", wrong_norm(factor))
-    monkeypatch.setattr("autounet.training.fold.execution", lambda *_: replace(FAST, precision="float32"))
+    monkeypatch.setattr("autounet.training.fold.ways", lambda *_: (replace(FAST, precision="float32"),))
     at, notes = job(tmp_path), []
     monkeypatch.setattr(at.progress, "note", notes.append)
     trained = train_fold(fold(tmp_path, replace(SHORT, iterations=2)), at)
@@ -62,8 +64,8 @@ def test_a_way_that_this_machine_cannot_go_is_given_up_with_its_reason(monkeypat
 
     monkeypatch.setattr(blocks._ChannelsLastNorm, "forward", staticmethod(lacking))
     said = []
-    assert trusted(FAST, 3, said.append) == plain(FAST)
-    assert said == ["cpu, bfloat16, channels last cannot be used here (no kernel for this); training goes a slower way"]
+    assert trusted((FAST,), 3, said.append) == (plain(FAST),)
+    assert said == ["cpu, bfloat16, channels last cannot be used here (no kernel for this); training goes another way"]
 
 
 def compiler(monkeypatch, made):
@@ -81,12 +83,12 @@ def test_a_compiled_pass_is_used_by_every_block_and_probed_as_the_rest(monkeypat
     used = []
     calls = compiler(monkeypatch, lambda *given: used.append(1) or finished(*given))
     way, said = replace(FAST, compiled=True), []
-    assert trusted(way, 2, said.append) == way
+    assert trusted((way, FAST), 2, said.append) == (way, FAST)
     assert calls == [(finished, True)]
     assert len(used) == 5  # blocks of the tiny network
     compiler(monkeypatch, lambda maps, norm, activate: finished(maps, norm, False))  # forgets the activation
     probed.cache_clear()
-    assert trusted(way, 2, said.append) == FAST
+    assert trusted((way, FAST), 2, said.append) == (FAST,)
     assert "cpu, bfloat16, channels last, compiled gives other gradients" in said[0]
 
 
@@ -115,11 +117,62 @@ def test_only_a_long_training_on_cuda_with_what_the_compiler_needs_is_compiled(m
     monkeypatch.setattr(execution, "_device", lambda device: torch.device(device))
     monkeypatch.setattr(execution, "hardware", lambda device: SimpleNamespace(precisions=("float32",)))
     monkeypatch.setattr(execution, "find_spec", lambda name: object())
-    assert execution.execution("cuda", "float32", 250_000).compiled
-    assert not execution.execution("cuda", "float32", 1000).compiled
-    assert not execution.execution("cpu", "float32", 250_000).compiled
+
+    def kinds(device, steps):
+        return [(way.channels_last, way.compiled) for way in execution.ways(device, "float32", steps)]
+
+    contiguous, last, compiled = (False, False), (True, False), (True, True)
+    assert kinds("cuda", 250_000) == [contiguous, last, compiled]
+    assert kinds("cuda", 1000) == [contiguous, last]
+    assert kinds("cpu", 250_000) == [last]
+    assert kinds("mps", 250_000) == [contiguous]
     monkeypatch.setattr(execution, "find_spec", lambda name: None)
-    assert not execution.execution("cuda", "float32", 250_000).compiled
+    assert kinds("cuda", 250_000) == [contiguous, last]
+
+
+def test_the_fastest_way_is_taken_and_one_that_does_not_fit_is_not():
+    slow, quick = plain(FAST), FAST
+    assert fastest((slow, quick), {slow: 0.2, quick: 0.1}.__getitem__) == (
+        quick,
+        "cpu, float32, contiguous: 200 ms a step; cpu, bfloat16, channels last: 100 ms a step",
+    )
+    assert fastest((slow, quick), {slow: 0.2, quick: inf}.__getitem__)[0] == slow
+    assert fastest((slow, quick), {slow: inf, quick: inf}.__getitem__)[0] == slow
+
+
+def test_a_step_on_made_up_images_is_timed_as_it_will_be_and_leaves_nothing(monkeypatch):
+    made = recipe()
+    assert 0 < seconds_a_step(made.plan, made.configuration, FAST) < 60
+
+    def full(*_):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr("autounet.training.fastest.made_up", full)
+    assert isinf(seconds_a_step(made.plan, made.configuration, FAST))
+
+
+def test_a_long_training_tries_its_ways_once_and_goes_on_as_it_was_begun(tmp_path, monkeypatch):
+    slow, tried = replace(plain(FAST), channels_last=True), []
+    monkeypatch.setattr("autounet.training.fold.ways", lambda *_: (plain(FAST), slow))
+
+    def seconds(plan, configuration, way):
+        tried.append(way)
+        return 1.0 if way == plain(FAST) else 0.5
+
+    monkeypatch.setattr("autounet.training.fold.seconds_a_step", seconds)
+    monkeypatch.setattr("autounet.training.fold.worth_a_trial", lambda schedule: schedule.iterations > 2)
+    short, longer = replace(SHORT, iterations=2), replace(SHORT, iterations=4)
+    assert train_fold(fold(tmp_path / "short", short), job(tmp_path)).state.execution == str(plain(FAST))
+    assert tried == []
+    assert train_fold(fold(tmp_path / "long", longer), job(tmp_path)).state.execution == str(slow)
+    assert tried == [plain(FAST), slow]
+    used = []
+    monkeypatch.setattr(
+        "autounet.training.fold.fresh_learner", lambda fold, how, reduce: used.append(how) or fresh_learner(fold, how, reduce)
+    )
+    train_fold(fold(tmp_path / "long", replace(SHORT, iterations=6)), job(tmp_path))
+    assert used == [slow]
+    assert len(tried) == 2
 
 
 def test_the_plain_block_is_what_it_was():

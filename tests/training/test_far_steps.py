@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 import torch
 
+from autounet.networks import blocks
 from autounet.training.execution import Execution
 from autounet.training.fold import Fold, fresh_learner
 from autounet.training.loader import Loader
@@ -33,7 +34,8 @@ def stepped(made, where, folder, steps=3, parts=1):
     cases = {"a": case(1), "b": case(2)}
     for one in cases.values():
         one.ignore = made.plan.labels.ignore
-    learner = fresh_learner(Fold(recipe=made, cases=cases, folder=folder), Execution(device=where))
+    how = where if isinstance(where, Execution) else Execution(device=where)
+    learner = fresh_learner(Fold(recipe=made, cases=cases, folder=folder), how)
     with Loader(Source(recipe=made, cases=cases), 0, tuple(range(made.configuration.batch_size))) as loader:
         batches = loader.batches(0)
         for _ in range(steps):
@@ -61,6 +63,27 @@ def test_a_step_with_every_term_of_the_loss_finds_all_it_needs_on_the_device(tmp
     patch = (16, 16, 16) if dimensions == 3 else (1, 16, 16)
     made = recipe(dimensions=dimensions, patch=patch, loss=loss, labels=LABELS[labels])
     assert_the_same(stepped(made, FAR, tmp_path)[0], stepped(made, CPU, tmp_path)[0])
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_channels_last_is_kept_through_norms_there_and_changes_no_number(tmp_path, monkeypatch, dimensions):
+    from tests.far_device import FAR
+
+    monkeypatch.setattr(blocks, "KEEPS_LAYOUT", ("cpu", "far"))
+    patch = (16, 16, 16) if dimensions == 3 else (1, 16, 16)
+    made, kept = recipe(dimensions=dimensions, patch=patch), []
+    real = blocks._ChannelsLastNorm.forward
+
+    def seen(ctx, maps, *rest):
+        result = real(ctx, maps, *rest)
+        kept.append(blocks.channels_last(result))
+        return result
+
+    monkeypatch.setattr(blocks._ChannelsLastNorm, "forward", staticmethod(seen))
+    far = stepped(made, Execution(device=FAR, channels_last=True), tmp_path)[0]
+    assert len(kept) >= 3 * 4
+    assert all(kept)
+    assert_the_same(far, stepped(made, CPU, tmp_path)[0])
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
