@@ -74,6 +74,11 @@ class Sizes:
         workspace = CPU_LAYOUTS * 4 * patch * chosen.architecture.features[0]
         return self.in_flight * (int(self.maps_share * once) + workspace + 4 * patch * self.channels) + 8 * patch * self.channels
 
+    @property
+    def ahead_bytes(self) -> int:
+        """The next patches and what the network said of them, on an accelerator that is shown them while rows are written."""
+        return 4 * self.in_flight * prod(self.configuration.patch_zyx) * (self.inputs + self.channels * self.members)
+
 
 def estimate(sizes: Sequence[Sizes], stored_shape: Triple, extra_maps: int, base_bytes: int) -> int:
     """Peak bytes of the process: what it has already, the label, maps that were asked for, and each configuration's part."""
@@ -116,4 +121,5 @@ def fitted_on_device(sizes: Sequence[Sizes], limit_bytes: int) -> list[Sizes]:
 
 
 def _device_bytes(sizes: Sequence[Sizes]) -> int:
-    return sum(0 if s.on_host else s.ring_bytes for s in sizes) + max(s.tile_bytes for s in sizes)
+    held = sum(s.ahead_bytes + (0 if s.on_host else s.ring_bytes) for s in sizes)
+    return held + max(s.tile_bytes for s in sizes) + MIXED_BYTES

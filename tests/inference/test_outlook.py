@@ -8,7 +8,7 @@ import torch
 from autounet import machine
 from autounet.images.geometry import STRAIGHT, Geometry
 from autounet.images.write import write_image
-from autounet.inference.budget import Sizes, fitted_on_device
+from autounet.inference.budget import MIXED_BYTES, Sizes, fitted_on_device
 from autounet.inference.ensemble import Ensemble, Options
 from autounet.inference.outlook import outlook, told
 from autounet.inference.predict import predict_prepared
@@ -74,15 +74,20 @@ def sizes(in_flight):
 
 def test_the_memory_of_the_device_decides_how_many_patches_are_shown_at_once():
     whole = [sizes(32)]
-    everything = whole[0].ring_bytes + whole[0].tile_bytes
+
+    def beside_the_sums(in_flight):  # the patches at work, the next ones, and blocks of logits
+        one = sizes(in_flight)
+        return one.tile_bytes + one.ahead_bytes + MIXED_BYTES
+
+    everything = whole[0].ring_bytes + beside_the_sums(32)
     assert fitted_on_device(whole, everything) == whole
     half = fitted_on_device(whole, everything - 1)
     assert 1 <= half[0].in_flight < 32
     assert not half[0].on_host
-    tight = fitted_on_device(whole, sizes(2).tile_bytes + 1000)
+    tight = fitted_on_device(whole, beside_the_sums(2) + 1000)
     assert (tight[0].in_flight, tight[0].on_host) == (2, True), "the accumulator goes to the host before one patch is refused"
     with pytest.raises(UserError, match="device's memory"):
-        fitted_on_device(whole, sizes(1).tile_bytes - 1)
+        fitted_on_device(whole, beside_the_sums(1) - 1)
 
 
 def test_the_flag_for_the_memory_of_the_device_reaches_it():
