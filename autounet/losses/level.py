@@ -26,25 +26,16 @@ class Targets:
 
     def to(self, device: torch.device) -> "Targets":
         """The same on another device."""
-
-        def move(maps: Tensor | None) -> Tensor | None:
-            return None if maps is None else maps.to(device, non_blocking=True)
-
-        moved = {"annotated_bk": move(self.annotated_bk), "skeleton": move(self.skeleton), "border_weight": move(self.border_weight)}
-        return Targets(classes=self.classes.to(device, non_blocking=True), **moved)
+        return self.each(lambda maps: maps.to(device, non_blocking=True))
 
     def part(self, samples: slice) -> "Targets":
         """Of some samples."""
+        return self.each(lambda maps: maps[samples])
 
-        def cut(maps: Tensor | None) -> Tensor | None:
-            return None if maps is None else maps[samples]
-
-        return Targets(
-            classes=self.classes[samples],
-            annotated_bk=cut(self.annotated_bk),
-            skeleton=cut(self.skeleton),
-            border_weight=cut(self.border_weight),
-        )
+    def each(self, done: Callable[[Tensor], Tensor]) -> "Targets":
+        """What becomes of each map that is there."""
+        optional = {"annotated_bk": self.annotated_bk, "skeleton": self.skeleton, "border_weight": self.border_weight}
+        return Targets(classes=done(self.classes), **{name: None if maps is None else done(maps) for name, maps in optional.items()})
 
     def shrunk(self, shape: torch.Size) -> "Targets":
         """At the size of a coarser level: the voxel nearest to each centre."""

@@ -222,7 +222,7 @@ def _run(fold: Fold, training: Training, threads: int, rank: Rank) -> float:
 def _loader(fold: Fold, training: Training, threads: int, rank: Rank, where: Where) -> Iterator[Loader]:
     """The samples of the stage of growth that the training is in."""
     configuration, workers = training.configuration, _workers(fold, training, threads)
-    own = positions(configuration.batch_size, rank)
+    own, device = positions(configuration.batch_size, rank), training.learner.execution.device
     source = Source(
         recipe=replace(fold.recipe, configuration=configuration), cases=fold.cases, previous=fold.previous, backend=training.state.backend
     )
@@ -231,11 +231,11 @@ def _loader(fold: Fold, training: Training, threads: int, rank: Rank, where: Whe
 
         with (
             processes(source, max(1, workers), fold.folder / "workers", training.around.progress.warn) as made,
-            Loader(source, workers, own, Making.whole(source, made.sample)) as loader,
+            Loader(source, workers, own, Making.whole(source, made.sample, device)) as loader,
         ):
             yield loader
     else:
-        making = on_device.making(source, training.learner.execution.device) if where == "device" else Making.whole(source)
+        making = on_device.making(source, device) if where == "device" else Making.whole(source, device=device)
         with Loader(source, workers, own, making) as loader:
             yield loader
 

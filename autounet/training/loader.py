@@ -1,18 +1,21 @@
 """Batches ahead of time, made by threads or processes; which of them made what changes no number."""
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
 from typing import Any
 
 import torch
 
+from autounet.augment.upload import pinned
 from autounet.training.sample import Batch, Sample, Source, collate
 
+CPU = torch.device("cpu")
 AHEAD = 2  # batches in the making beyond the one in work
 LITTLE = 0.05  # of the time: not worth a word of advice
 
@@ -23,11 +26,20 @@ class Making:
 
     sample: Callable[[int, int], Any]
     together: Callable[[list[Any]], Batch]
+    ahead: bool = False  # whether the second is done by the threads, too, before anybody asks
 
     @staticmethod
-    def whole(source: Source, sample: Callable[[int, int], Sample] | None = None) -> "Making":
-        """Samples are finished by the source, or by who makes the same ones, and laid beside each other."""
-        return Making(sample or source.sample, partial(collate, flat=source.recipe.configuration.dimensions == 2))
+    def whole(source: Source, sample: Callable[[int, int], Sample] | None = None, device: torch.device = CPU) -> "Making":
+        """Samples are finished by the source, or by who makes the same ones, and laid beside each other for the device."""
+        return Making(sample or source.sample, partial(_laid, source.recipe.configuration.dimensions == 2, device), ahead=True)
+
+
+def _laid(flat: bool, device: torch.device, samples: list[Sample]) -> Batch:
+    batch = collate(samples, flat)
+    if device.type == CPU.type:
+        return batch
+    # A copy from other memory would keep both the device and this program waiting.
+    return replace(batch, image=pinned(batch.image, device), targets=batch.targets.each(lambda maps: pinned(maps, device)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +51,48 @@ class Workers:
 
 
 THREADS = Workers()
+
+
+@dataclass(frozen=True, slots=True)
+class _Ordered:
+    """A batch in the making."""
+
+    samples: list[Future[Any]]
+    batch: Future[Batch] | None  # None: it is put together by who takes it
+
+    def result(self) -> Any:
+        """The batch, or its samples; an error of a sample is raised as it is."""
+        return _results(self.samples) if self.batch is None else self.batch.result()
+
+    def cancel(self) -> None:
+        """Nobody wants it any more."""
+        for future in self.samples:
+            future.cancel()
+
+
+def _results(futures: list[Future[Any]]) -> list[Any]:
+    return [future.result() for future in futures]
+
+
+def _after_all(futures: list[Future[Any]], together: Callable[[list[Any]], Batch]) -> Future[Batch]:
+    """What is made of the results, by the thread that finishes the last of them: a thread of its own would wait for the others."""
+    made: Future[Batch] = Future()
+    left, lock = len(futures), threading.Lock()
+
+    def one_less(_: Future[Any]) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            if left:
+                return
+        try:
+            made.set_result(together(_results(futures)))
+        except BaseException as error:  # also that it was cancelled
+            made.set_exception(error)
+
+    for future in futures:
+        future.add_done_callback(one_less)
+    return made
 
 
 class Loader:
@@ -57,29 +111,29 @@ class Loader:
 
     def batches(self, start: int) -> Generator[Batch, None, None]:
         """The batches of the steps from `start` on, without end."""
-        waiting: deque[list[Future[Any]]] = deque()
+        waiting: deque[_Ordered] = deque()
         step = start
         try:
             while True:
                 while len(waiting) < self.ahead:
-                    waiting.append(self._submitted(step))
+                    waiting.append(self._ordered(step))
                     step += 1
                 began = time.perf_counter()
-                samples = [future.result() for future in waiting.popleft()]
+                made = waiting.popleft().result()
                 torch.set_num_threads(self._threads)  # the pool's threads set the default of threads to come
                 if self.workers:
                     while len(waiting) < self.ahead:
-                        waiting.append(self._submitted(step))
+                        waiting.append(self._ordered(step))
                         step += 1
                 self.waited_seconds += time.perf_counter() - began
-                yield self._making.together(samples)
+                yield made if self._making.ahead else self._making.together(made)
         finally:
-            for futures in waiting:
-                for future in futures:
-                    future.cancel()
+            for ordered in waiting:
+                ordered.cancel()
 
-    def _submitted(self, step: int) -> list[Future[Any]]:
-        return [self._pool.submit(self._making.sample, step, position) for position in self.positions]
+    def _ordered(self, step: int) -> _Ordered:
+        samples = [self._pool.submit(self._making.sample, step, position) for position in self.positions]
+        return _Ordered(samples, _after_all(samples, self._making.together) if self._making.ahead else None)
 
     def __enter__(self) -> "Loader":
         return self
