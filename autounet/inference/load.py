@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from autounet.inference.settings import Member
+from autounet.machine import hardware
 from autounet.networks import build
 from planners.errors import UserError
 from planners.plan import Configuration, Plan
@@ -46,6 +47,7 @@ def channels_in(plan: Plan, configuration: Configuration) -> int:
 def device_named(device: str) -> torch.device:
     """`auto` is the accelerator if there is one."""
     if device != "auto":
+        hardware(device)  # one that is not there is said before anything is read
         return torch.device(device)
     if torch.cuda.is_available():
         return torch.device("cuda")

@@ -275,6 +275,25 @@ def test_memory_that_does_not_suffice_is_said_before_the_case_starts(model, tmp_
     assert open_bundle(model).plan.configurations[0].patch_zyx == (8, 8, 8)
 
 
+@pytest.mark.parametrize(("device", "there"), [("cuda", torch.cuda.is_available), ("mps", torch.backends.mps.is_available)])
+def test_b168_a_device_that_is_not_there_is_said_before_anything_is_computed(model, tmp_path, device, there):
+    if there():
+        pytest.skip(f"this machine has {device}")
+    images(tmp_path / "in", 1)
+    at = Job(work=tmp_path / "out", progress=Progress.silent(), device=device)
+    with pytest.raises(UserError, match=f"no usable {device} device.*--device cpu"):
+        predict(model, tmp_path / "in", tmp_path / "out", at)
+
+
+def test_b168_a_number_that_no_device_has_is_said_with_those_there_are(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    images(tmp_path / "in", 1)
+    at = Job(work=tmp_path / "out", progress=Progress.silent(), device="cuda:7")
+    with pytest.raises(UserError, match=r"no device cuda:7, this machine has 2.*--device cuda:1"):
+        predict(model, tmp_path / "in", tmp_path / "out", at)
+
+
 def test_why_a_case_has_no_mask_is_said_in_two_sentences():
     failed = PredictedCase(case="a", problem="a.nii.gz was cut", fix="copy the file again")
     assert failed.said == "a: a.nii.gz was cut. copy the file again."

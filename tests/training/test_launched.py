@@ -14,6 +14,7 @@ import pytest
 from autounet.store.weights import load_tensors
 
 ROOT = Path(__file__).resolve().parents[2]
+LAUNCHER = ("torch.distributed.run", "--nproc-per-node", 2, "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m")
 STEPS = 16  # enough that a score on the way is worth its time
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="the launcher wants POSIX")]
 
@@ -47,9 +48,8 @@ def test_two_processes_train_the_weights_of_one_and_only_the_first_writes(tmp_pa
     for name in ("alone", "together"):
         plainly_planned(data, tmp_path / name)
     said_by(*words, "--work", tmp_path / "alone", "--threads", 1)
-    launcher = ("torch.distributed.run", "--nproc-per-node", 2, "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m")
     words = (*words, "--work", tmp_path / "together", "--threads", 2)
-    said = said_by(*launcher, *words) if started == "by torchrun" else said_by(*words, "--devices", "cpu,cpu")
+    said = said_by(*LAUNCHER, *words) if started == "by torchrun" else said_by(*words, "--devices", "cpu,cpu")
     assert said.count("The folds are trained") == 1
     runs = [tmp_path / name / "runs" / "3d_fullres" / "fold_0" for name in ("alone", "together")]
     one, other = (load_tensors(run / "weights.safetensors", "numpy") for run in runs)
@@ -66,6 +66,15 @@ def test_two_processes_train_the_weights_of_one_and_only_the_first_writes(tmp_pa
             if event["kind"] == "command"] == ["plan", "train"]  # fmt: skip
     names = {path.relative_to(tmp_path / "together").as_posix() for path in (tmp_path / "together" / "runs").rglob("*.nii.gz")}
     assert len(names) == 1  # the mask of the one case held out, written once
+
+
+def test_a_whole_run_that_a_launcher_started_trains_together_and_ends_with_one_model(tmp_path):
+    data, work = tmp_path / "organs", tmp_path / "work"
+    said_by("autounet", "demo", "--cases", 4, "--size", 20, "--folder", data, "--data-only", "--quiet")
+    said = said_by(*LAUNCHER, "autounet", "run", data, "--work", work, "--time", "10m", "--iterations", 6, "--folds", 0, "--threads", 2)
+    assert said.count("Model:") == said.count("Report:") == 1
+    assert (work / "organs.aunet").is_file()
+    assert len((work / "runs" / "3d_fullres" / "fold_0" / "events.jsonl").read_text().split('"kind": "train"')) == 6 + 1
 
 
 def test_a_team_one_of_which_is_killed_says_so_and_the_same_command_goes_on_to_the_end(tmp_path):
