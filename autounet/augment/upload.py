@@ -11,7 +11,8 @@ def uploaded(values: Tensor | NDArray[np.generic], device: torch.device) -> Tens
     tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
     if tensor.device.type == device.type:
         return tensor
-    return pinned(tensor, device).to(device, non_blocking=True)
+    # Elsewhere a copy that nobody waits for may read memory that was given back meanwhile.
+    return pinned(tensor, device).to(device, non_blocking=device.type == "cuda")
 
 
 def pinned(values: Tensor, device: torch.device) -> Tensor:

@@ -72,14 +72,15 @@ def _finish(result: Result, as_json: bool) -> int:
 
 
 def _last_line(result: Result) -> str:
-    """One that failed says what and why; of several all are named, and the first says why."""
-    first, count = result.failed[0], len(result.failed)
+    """One that failed says what and why; of several all are named, and the first that can says why."""
+    count = len(result.failed)
+    first = next((one for one in result.failed if one.cause), result.failed[0])
     if count == 1 and first.cause:
         return first.line
     names = ", ".join(one.case for one in result.failed[:5]) + (", …" if count > 5 else "")
     what = f"1 {result.unit}" if count == 1 else f"{count} {result.unit}s"
     why = "Mend what is explained above, then type the same command again."
-    return f"error: {what} failed: {names}. {f'The first of them: {in_words(first.cause, first.remedy)}' if first.cause else why}"
+    return f"error: {what} failed: {names}. {in_words(first.cause, first.remedy, first.case) if first.cause else why}"
 
 
 def _finite(value: object) -> object:

@@ -113,9 +113,11 @@ class Voters:
     def _shrink(self, error: Exception, one: "Running") -> None:
         if not is_out_of_memory(error):
             raise error
-        self.short = True
+        was_short, self.short = self.short, True
         if one.in_flight > self.in_flight:
             return  # it was begun before memory was known to be short
+        if self.in_flight == 1 and not was_short:
+            return  # it was begun while other answers were held; from now on nothing is
         if self.in_flight == 1:
             raise UserError(
                 f"not even one patch of {self.patch_zyx} voxels fits in the memory of {self.device.type}",
@@ -135,7 +137,8 @@ class AtOnce(Executor):
         try:
             future.set_result(fn(*args, **kwargs))
         except (RuntimeError, MemoryError) as error:
-            future.set_exception(error)
+            # Its traceback would keep what the network held, while fewer patches are tried in the room that is left.
+            future.set_exception(error.with_traceback(None) if is_out_of_memory(error) else error)
         return future
 
 

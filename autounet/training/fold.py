@@ -134,12 +134,14 @@ def _way(fold: Fold, job: Job, rank: Rank, checkpoints: Checkpoints) -> Executio
     if likely[0].device.type == "cuda":
         prepare_cuda(likely[0].device)
     trustworthy = trusted(likely, configuration.dimensions, job.progress.note)
+    if len(trustworthy) == 1 or rank.count > 1:
+        return trustworthy[0]  # ranks would not agree on what is faster
     told = checkpoints.told()
     begun = told.get("execution") if isinstance(told, dict) else None
-    if begun is not None:
-        return next((way for way in trustworthy if str(way) == begun), trustworthy[0])
-    if len(trustworthy) == 1 or rank.count > 1 or not worth_a_trial(schedule):
-        return trustworthy[0]  # ranks would not agree on what is faster
+    if isinstance(begun, str):  # perhaps on another card: what follows the device counts
+        return next((way for way in trustworthy if str(way).partition(", ")[2] == begun.partition(", ")[2]), trustworthy[0])
+    if not worth_a_trial(schedule):
+        return trustworthy[0]
     way, why = fastest(trustworthy, partial(seconds_a_step, fold.recipe.plan, configuration))
     job.progress.note(f"{configuration.name} fold {fold.recipe.fold} trains with {way}: {why}")
     return way

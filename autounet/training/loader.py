@@ -86,9 +86,14 @@ def _after_all(futures: list[Future[Any]], together: Callable[[list[Any]], Batch
             if left:
                 return
         try:
-            made.set_result(together(_results(futures)))
-        except BaseException as error:  # also that it was cancelled
+            if any(future.cancelled() for future in futures):
+                made.cancel()
+            else:
+                made.set_result(together(_results(futures)))
+        except BaseException as error:
             made.set_exception(error)
+        finally:
+            futures.clear()  # they hold this function, and it them: samples would stay until somebody looks for circles
 
     for future in futures:
         future.add_done_callback(one_less)

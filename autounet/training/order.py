@@ -70,8 +70,8 @@ def teams(devices: Sequence[str], chosen: Sequence[Configuration], folds: int) -
 
 def _alike(devices: Sequence[str]) -> bool:
     """Whether they can add up gradients together, at the same pace: different cards, or shares of one processor."""
-    kinds = {device.partition(":")[0] for device in devices}
-    return kinds == {"cpu"} or (kinds == {"cuda"} and len(set(devices)) == len(devices))
+    kinds, cards = {device.partition(":")[0] for device in devices}, {device.partition(":")[2] or "0" for device in devices}
+    return kinds == {"cpu"} or (kinds == {"cuda"} and len(cards) == len(devices))
 
 
 def _waves(chosen: Sequence[Configuration]) -> tuple[int, int]:

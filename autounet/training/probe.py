@@ -56,7 +56,13 @@ def made_up(plan: Plan, configuration: Configuration, way: Execution) -> tuple[L
     classes = torch.zeros((configuration.batch_size, *edges), dtype=torch.int16)
     classes[..., ::2] = len(labels.classes) - 1  # some foreground, or its terms would be idle
     image = torch.linspace(-1, 1, classes.numel() * channels).reshape(configuration.batch_size, channels, *edges)
-    return learner, Batch(image=image, targets=Targets(classes=classes), cases=("probe",) * configuration.batch_size)
+    terms = {term.kind for term in configuration.loss.terms}
+    targets = Targets(
+        classes=classes,
+        skeleton=classes if "skeleton_recall" in terms else None,
+        border_weight=torch.ones(classes.shape) if "border_cross_entropy" in terms else None,
+    )
+    return learner, Batch(image=image, targets=targets, cases=("probe",) * configuration.batch_size)
 
 
 def meter_of(device: torch.device) -> Meter | None:

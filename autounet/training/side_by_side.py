@@ -31,6 +31,7 @@ LINE_SECONDS = 30.0  # between two lines of a process about the same thing
 GRACE_SECONDS = 5.0  # that the rest of a team has to say why it ends when one has ended
 AGAIN = "type the same command again: what is finished is kept"
 UNFORESEEN = f"{AGAIN}; the lines above say where it happened"
+LEFT_ALONE = f"{AGAIN}; the lines above say what became of the other processes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +96,7 @@ class _Child:
 class _Training:
     unit: Unit
     team: tuple[str, ...]
-    meeting: "tempfile.TemporaryDirectory[str]"
+    meeting: "tempfile.TemporaryDirectory[str] | None" = None  # of a team
     children: list[_Child] = field(default_factory=list)
     failed_at: float | None = None  # by the clock: when the first of them was seen to have failed
 
@@ -140,11 +141,11 @@ class _Work:
                 self._begin(unit, self.free.pop(0))
 
     def _begin(self, unit: Unit, team: tuple[str, ...]) -> None:
-        meeting = tempfile.TemporaryDirectory(prefix="autounet-", ignore_cleanup_errors=True)
+        meeting = tempfile.TemporaryDirectory(prefix="autounet-", ignore_cleanup_errors=True) if len(team) > 1 else None
         training = _Training(unit=unit, team=team, meeting=meeting)
         self.running.append(training)
         for number, device in enumerate(team):
-            place = {"number": number, "count": len(team), "meeting": meeting.name}
+            place = {"number": number, "count": len(team), "meeting": meeting.name if meeting else ""}
             told = {**self.tasks[unit.name], "parent": os.getpid(), "device": device, "place": place}
             training.children.append(self._started(device, told))
         self.crew.progress.detail(f"{unit.name} on {_all_of(team)}: process {', '.join(str(c.process.pid) for c in training.children)}")
@@ -187,7 +188,7 @@ class _Work:
             for child in training.children:
                 for reader in child.readers:
                     reader.join()
-            training.meeting.cleanup()
+            _part(training)
             self.running.remove(training)
             self.free.append(training.team)
             failure = _why(training)
@@ -214,7 +215,7 @@ class _Work:
                 assert pipe is not None
                 pipe.close()
         for training in self.running:
-            training.meeting.cleanup()
+            _part(training)
 
     def _children(self) -> list[_Child]:
         return [child for training in self.running for child in training.children]
@@ -222,8 +223,8 @@ class _Work:
 
 def _dissolve(training: _Training) -> None:
     """When one of a team has failed, the others wait for it in vain: after a moment in which they may say why, they are ended."""
-    if not any(child.process.poll() for child in training.children):
-        return
+    if not any(child.process.poll() not in (None, 0, stop.EXIT_CODE) for child in training.children):
+        return  # who was asked to stop ends by itself, and the first of them may have a checkpoint to write
     training.failed_at = training.failed_at or time.monotonic()
     if time.monotonic() - training.failed_at < GRACE_SECONDS:
         return
@@ -231,6 +232,11 @@ def _dissolve(training: _Training) -> None:
         if child.process.poll() is None:
             child.ended_by_us = True
             child.process.kill()
+
+
+def _part(training: _Training) -> None:
+    if training.meeting is not None:
+        training.meeting.cleanup()
 
 
 def _all_of(team: Sequence[str]) -> str:
@@ -266,12 +272,18 @@ def _failure(child: _Child) -> tuple[int, UserError] | None:
         fix = f"{AGAIN}; if memory was short (`dmesg` says so), give fewer devices, or less with --gpu-memory and --replan"
         return 0, UserError(f"its process on {child.device} was killed by {name}", fix)
     if code == stop.EXIT_CODE:
-        return 2, UserError(f"its process on {child.device} was stopped", AGAIN)
+        return 3, UserError(f"its process on {child.device} was stopped", AGAIN)
     try:
         problem, fix, case = json.loads(child.answer)["error"]
     except (ValueError, KeyError, TypeError):
-        return 2, UserError(f"its process on {child.device} ended with code {code}", AGAIN)
-    return (3 if fix == UNFORESEEN else 1), UserError(problem, fix, case)
+        return 3, UserError(f"its process on {child.device} ended with code {code}", AGAIN)
+    return {UNFORESEEN: 2, LEFT_ALONE: 4}.get(fix, 1), UserError(problem, fix, case)
+
+
+def _lost_a_partner(error: Exception) -> bool:
+    """What torch says, each backend in its own words, when another process of the team has ended."""
+    known = {"DistError", "DistBackendError", "DistNetworkError", "DistStoreError"}
+    return any(kind.__name__ in known for kind in type(error).__mro__) or "by peer" in str(error)
 
 
 def errand_done(at_work: Callable[[Errand, Job], None]) -> int:
@@ -300,6 +312,6 @@ def errand_done(at_work: Callable[[Errand, Job], None]) -> int:
         except Exception as error:
             progress.warn("".join(traceback.format_exception(error)))
             problem = f"{type(error).__name__}: {error}"
-            answers.write(json.dumps({"error": [problem, UNFORESEEN, ""]}) + "\n")
+            answers.write(json.dumps({"error": [problem, LEFT_ALONE if _lost_a_partner(error) else UNFORESEEN, ""]}) + "\n")
             return 1
     return 0

@@ -232,7 +232,7 @@ def test_cases_that_failed_end_with_3(call: Call, dataset: Path, monkeypatch: py
     assert (said.code, said.json["failed_cases"], said.json["code"]) == (3, ["case_2"], 3)
     assert said.json["failed"] == [{"case": "case_2", "cause": "a (expected: b)", "remedy": "type c"}]
     found = replace(found, problems=(problem, replace(problem, case="case_4")))
-    assert call("check", dataset).last == "error: 2 cases failed: case_2, case_4. The first of them: a (expected: b). Type c."
+    assert call("check", dataset).last == "error: 2 cases failed: case_2, case_4. case_2: a (expected: b). Type c."
 
 
 def test_numbers_that_are_none_are_null_in_json(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

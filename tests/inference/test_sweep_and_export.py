@@ -1,3 +1,5 @@
+import gc
+import weakref
 from dataclasses import replace
 from itertools import permutations, product
 
@@ -9,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from autounet.arrays.spline import axis_matrix
 from autounet.images.geometry import Geometry
 from autounet.inference.ensemble import Ensemble, Options, predict_case
-from autounet.inference.forward import Voters
+from autounet.inference.forward import AtOnce, Voters
 from autounet.inference.predict import Panel, predict_panels, predict_prepared
 from autounet.inference.settings import InferenceSettings
 from autounet.inference.sweep import ArraySource, Sweep, is_air, sweep_order
@@ -262,6 +264,44 @@ def test_when_memory_runs_out_what_was_in_flight_is_halved_and_no_tile_is_lost()
     found = predict_prepared([member(network, chosen)], image, frame_of((20, 9, 9), (20, 9, 9)), plan_of(chosen)).label_zyx
     assert_array_equal(found, image.argmax(0))
     assert network.asked == 4 * 2 * 2 * 8, "every tile and mirror once"
+
+
+@pytest.mark.parametrize("in_flight", [4, 1])  # one: beside the answers that wait to be taken there was no room, alone there is
+def test_an_accelerator_that_has_no_room_is_asked_for_less_with_nothing_of_the_failed_attempt_left(in_flight):
+    chosen, held = configuration((8, 8, 8)), []
+
+    class Full(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            left = [one() for one in held if one() is not None]
+            maps = image.clone()
+            held.append(weakref.ref(maps))
+            if len(image) > 1 or (in_flight == 1 and len(held) == 1):
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            assert left == []
+            return maps.clone()
+
+    settings = replace(InferenceSettings.of(chosen), mirror_axes=())
+    voters = Voters([member(Full(), chosen)], settings, in_flight, 3)
+    voters.employ(AtOnce(), 1)
+    tiles = torch.from_numpy(smooth((3, 4, 8, 8, 8), seed=1)).movedim(1, 0).contiguous()
+    gc.collect()
+    gc.disable()
+    try:
+        votes = voters.votes(voters.ask(tiles))
+    finally:
+        gc.enable()
+    for number in range(4):
+        assert_array_equal(votes.mean(number).numpy(), tiles[number].numpy())
+    assert voters.in_flight == 1
+
+    class Never(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    voters = Voters([member(Never(), chosen)], settings, 1, 3)
+    voters.employ(AtOnce(), 1)
+    with pytest.raises(UserError, match="not even one patch"):
+        voters.votes(voters.ask(tiles))
 
 
 def test_no_other_failure_is_called_memory():

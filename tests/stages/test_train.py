@@ -252,7 +252,7 @@ def test_devices_join_for_a_fold_only_where_there_are_fewer_folds_than_devices_a
     assert teams(four, [large], folds=1) == teams(four, [large, second], folds=1) == (four,)  # a cascade's stages follow each other
     assert teams(four, [large, one], folds=1) == (four[:2], four[2:])
     assert teams(("cpu", "cpu"), [one], folds=1) == (("cpu", "cpu"),)
-    for unlike in (("cuda:0", "cpu"), ("cuda:0", "cuda:0"), ("mps", "cuda:0")):
+    for unlike in (("cuda:0", "cpu"), ("cuda:0", "cuda:0"), ("cuda", "cuda:0"), ("mps", "cuda:0")):
         assert teams(unlike, [one], folds=1) == tuple((device,) for device in unlike)
     assert rounds([one], folds=1, teams=1) == 1
 

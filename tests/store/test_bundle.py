@@ -2,6 +2,7 @@ import hashlib
 import io
 import json
 import pickle
+import shutil
 import stat
 import struct
 import zipfile
@@ -16,7 +17,7 @@ from autounet.store.selection import Chosen, PostStep, Selection
 from autounet.store.weights import save_tensors
 from planners.errors import UserError
 from planners.plan import Folds
-from tests.tiny_models import configuration, fingerprint_of, network_of, plan_of, tiny_bundle
+from tests.tiny_models import architecture, configuration, fingerprint_of, network_of, plan_of, tiny_bundle
 
 
 @pytest.fixture
@@ -250,3 +251,34 @@ def test_a_selection_of_what_is_not_there_is_refused(tmp_path):
         with pytest.raises(UserError):
             write_bundle(tmp_path / "x.aunet", contents)
         assert not (tmp_path / "x.aunet").exists()
+
+
+@pytest.mark.slow
+def test_b161_a_model_above_four_gigabytes_is_written_and_read_like_any_other(tmp_path):
+    if shutil.disk_usage(tmp_path).free < 12 * 2**30:
+        pytest.skip("12 GB of disk are needed")
+    plan = plan_of(configuration((8, 8, 8), architecture=architecture(features=(2, 1700))))
+    weights = {name: torch.zeros_like(value) for name, value in network_of(plan, "3d_fullres").state_dict().items()}
+    last = sorted(weights)[-1]
+    folds = tuple(range(1 + 4 * 2**30 // sum(4 * value.numel() for value in weights.values())))
+    files = []
+    for fold in folds:
+        path = tmp_path / f"{fold}.safetensors"
+        weights[last].fill_(fold)
+        save_tensors(path, weights)
+        files.append(MemberFile("3d_fullres", fold, path))
+    selection = Selection(members=(Chosen(configuration="3d_fullres", folds=folds),), why="all of them")
+    contents = Contents(plan=plan, fingerprint=fingerprint_of(plan), selection=selection, card=Card(name="large"), members=files)
+    write_bundle(tmp_path / "large.aunet", contents)
+    assert (tmp_path / "large.aunet").stat().st_size > 4 * 2**30
+    bundle = open_bundle(tmp_path / "large.aunet")
+    bundle.check()
+    for fold in (0, folds[-1]):
+        assert float(bundle.tensors("3d_fullres", fold)[last].flatten()[0]) == fold
+    with (tmp_path / "large.aunet").open("r+b") as file:  # in the last member, beyond what 32 bits can count
+        file.seek(-(2**20), 2)
+        byte = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte[0] ^ 1]))
+    with pytest.raises(UserError, match=r"damaged|hash says"):
+        open_bundle(tmp_path / "large.aunet").check()

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from math import inf, isinf
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from autounet.training.agreement import probed, trusted
 from autounet.training.execution import Compiled, Execution, plain
 from autounet.training.fastest import fastest, seconds_a_step
 from autounet.training.fold import fresh_learner, train_fold
+from planners.plan import Loss, LossTerm, TermKind
 from tests.training.test_loop import SHORT, fold, job
 from tests.training.tiny import recipe
 
@@ -140,9 +142,14 @@ def test_the_fastest_way_is_taken_and_one_that_does_not_fit_is_not():
     assert fastest((slow, quick), {slow: inf, quick: inf}.__getitem__)[0] == slow
 
 
-def test_a_step_on_made_up_images_is_timed_as_it_will_be_and_leaves_nothing(monkeypatch):
-    made = recipe()
+@pytest.mark.parametrize("term", get_args(TermKind))
+def test_a_step_with_any_term_of_the_loss_can_be_timed_on_made_up_images(term):
+    made = recipe(loss=Loss(terms=(LossTerm(kind="dice"), LossTerm(kind=term))))
     assert 0 < seconds_a_step(made.plan, made.configuration, FAST) < 60
+
+
+def test_a_way_that_does_not_fit_takes_for_ever(monkeypatch):
+    made = recipe()
 
     def full(*_):
         raise torch.OutOfMemoryError("no room")
@@ -166,10 +173,16 @@ def test_a_long_training_tries_its_ways_once_and_goes_on_as_it_was_begun(tmp_pat
     assert tried == []
     assert train_fold(fold(tmp_path / "long", longer), job(tmp_path)).state.execution == str(slow)
     assert tried == [plain(FAST), slow]
+    for record in (tmp_path / "long" / "fold_0" / "checkpoints").glob("*.json"):
+        assert '"cpu, float32, channels last"' in record.read_text()
+        record.write_text(record.read_text().replace('"cpu, ', '"cuda:1, '))  # it was begun on another card
     used = []
-    monkeypatch.setattr(
-        "autounet.training.fold.fresh_learner", lambda fold, how, reduce: used.append(how) or fresh_learner(fold, how, reduce)
-    )
+
+    def noted(fold, how, reduce):
+        used.append(how)
+        return fresh_learner(fold, how, reduce)
+
+    monkeypatch.setattr("autounet.training.fold.fresh_learner", noted)
     train_fold(fold(tmp_path / "long", replace(SHORT, iterations=6)), job(tmp_path))
     assert used == [slow]
     assert len(tried) == 2

@@ -1,3 +1,5 @@
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from autounet.store.checkpoints import Checkpoints
 from autounet.training import fold as folds
 from autounet.training import loop
 from autounet.training.fold import Fold, fresh_learner, train_fold
+from autounet.training.loader import Loader
 from autounet.training.sample import Source
 from planners.errors import UserError
 from planners.plan import Augmentation, Schedule
@@ -91,6 +94,21 @@ def test_killed_between_checkpoints_the_lost_steps_are_made_again_bit_for_bit(tm
 def test_the_number_of_workers_changes_no_weight(tmp_path, unbroken, monkeypatch, workers):
     monkeypatch.setattr(folds, "loader_workers", lambda how, threads: workers)
     assert equal(train_fold(fold(tmp_path / "workers"), job(tmp_path)).weights, unbroken)
+
+
+def test_batches_are_gone_when_nobody_holds_them_without_a_search_for_circles():
+    source = Source(recipe=recipe(), cases={"a": case(1), "b": case(2)})
+    gc.collect()
+    gc.disable()  # pinned memory of many batches would fill a machine before it looks
+    try:
+        with Loader(source, 2, (0, 1)) as loader:
+            batches = loader.batches(0)
+            seen = [weakref.ref(next(batches).image) for _ in range(8)]
+            batches.close()
+            del batches
+        assert [one() for one in seen] == [None] * 8
+    finally:
+        gc.enable()
 
 
 def test_adamw_resumes_bit_for_bit_too(tmp_path, monkeypatch):

@@ -9,12 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from autounet import stop
 from autounet.progress import Progress, Voice
 from autounet.store.lock import lock
 from autounet.training import side_by_side as side_by_side_module
-from autounet.training.side_by_side import UNFORESEEN, Crew, Unit, side_by_side
+from autounet.training.side_by_side import LEFT_ALONE, UNFORESEEN, Crew, Unit, side_by_side
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
@@ -146,18 +147,63 @@ open({str(tmp_path)!r} + '/' + task['name'] + task['device'], 'w').write(json.du
     assert told["aone"]["meeting"] == told["atwo"]["meeting"] != told["bthree"]["meeting"]
 
 
+def test_a_team_that_is_asked_to_stop_is_given_the_time_its_first_needs_to_save(tmp_path, monkeypatch):
+    monkeypatch.setattr(side_by_side_module, "GRACE_SECONDS", 0.5)
+    program = f"""
+def asked(*_):
+    if task['place']['number'] == 0:
+        time.sleep(2)  # a checkpoint is written
+        open({str(tmp_path)!r} + '/saved', 'w').close()
+    sys.exit(75)
+signal.signal(signal.SIGTERM, asked)
+print('ready', file=sys.stderr, flush=True)
+time.sleep(60)
+"""
+    made, heard = crew(program, (("one", "two"),))
+
+    def ask():
+        while heard.text.count("ready") < 2:
+            time.sleep(0.02)
+        stop.request("test")
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        with pytest.raises(stop.Stopped):
+            side_by_side(units("a"), {"a": {"name": "a"}}, made)
+    finally:
+        thread.join()
+        stop.clear()
+    assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "fix"),
+    [
+        (RuntimeError("[../gloo/pair.cc:534] Connection closed by peer [127.0.0.1]:1"), LEFT_ALONE),
+        (torch.distributed.DistBackendError("NCCL error"), LEFT_ALONE),
+        (torch.OutOfMemoryError("CUDA out of memory"), UNFORESEEN),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_lost_connection_explains_less_than_any_error_of_ones_own(error, fix):
+    lost = side_by_side_module._lost_a_partner(error)
+    assert (LEFT_ALONE if lost else UNFORESEEN) == fix
+
+
 KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
+CRASHED = f"print(json.dumps({{'error': ['OutOfMemoryError: the disk is full', {UNFORESEEN!r}, '']}})); sys.exit(1)"
 FAILED = "print(json.dumps({'error': ['the disk is full', 'free some space', '']})); sys.exit(1)"
 
 
-@pytest.mark.parametrize("end", [KILLED, FAILED])
+@pytest.mark.parametrize("end", [KILLED, FAILED, CRASHED])
 def test_when_one_of_a_team_fails_its_partners_are_not_waited_for_and_its_own_reason_is_said(end, monkeypatch):
     monkeypatch.setattr(side_by_side_module, "GRACE_SECONDS", 1.0)
     program = f"""
 if task['place']['number'] == 1:
     {end}
 if task['place']['number'] == 0:  # it finds its partner gone and can only say so
-    print(json.dumps({{'error': ['connection closed by peer', {UNFORESEEN!r}, '']}}))
+    print(json.dumps({{'error': ['connection closed by peer', {LEFT_ALONE!r}, '']}}))
     sys.exit(1)
 time.sleep(600)  # it waits for the others in vain
 """
@@ -167,7 +213,7 @@ time.sleep(600)  # it waits for the others in vain
     assert time.monotonic() - began < 60
     assert sorted(failed) == ["a", "b"]  # the next on the same team was begun
     for failure in failed.values():
-        assert "SIGKILL" in failure.problem or failure.problem == "the disk is full"
+        assert "SIGKILL" in failure.problem or failure.problem.endswith("the disk is full")
 
 
 @pytest.mark.slow
