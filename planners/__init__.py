@@ -30,8 +30,9 @@ def planner(name: str) -> Planner:
     if ":" in name:
         return _foreign(name)
     near = get_close_matches(name, PLANNERS, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise UserError(f"there is no planner {name!r}", f"{hint}choose one of {', '.join(PLANNERS)}, or package.module:function")
+    known = f"{', '.join(PLANNERS)}, or package.module:function"
+    fix = f"did you mean {near[0]}? Choose one of {known}" if near else f"choose one of {known}"
+    raise UserError(f"there is no planner {name!r}", fix)
 
 
 def _foreign(name: str) -> Planner:

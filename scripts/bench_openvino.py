@@ -96,7 +96,7 @@ def measured(name: str, row: Row, repeats: int) -> str:
                 seconds[way].append(time.process_time() - start)
     spent = {way: median(each) for way, each in seconds.items()}
     same = {way: float((labels[way] == labels["torch float32"]).float().mean()) for way in WAYS}
-    cells = [f"{name}, {' x '.join(map(str, row.patch))}", *(f"{spent[way]:.3f}" for way in WAYS)]
+    cells = [f"{name}, {' x '.join(map(str, row.patch))}", *(f"{spent[way]:.3g}" for way in WAYS)]
     cells += [f"{spent[f'torch {kind}'] / spent[f'openvino {kind}']:.2f}" for kind in ("float32", "bfloat16")]
     cells.append(f"{spent['torch bfloat16'] / spent['openvino int8']:.2f}")
     return "| " + " | ".join((*cells, *(f"{same[way]:.4f}" for way in (WAYS[1], *WAYS[3:])))) + " |"

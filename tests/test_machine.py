@@ -172,7 +172,7 @@ def test_a_device_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> 
         with pytest.raises(UserError, match="no usable"):
             machine.hardware(device)
     for device in ("tpu", "cuda:x", "cpu:1", "", "cuda:-1"):
-        with pytest.raises(UserError, match="use auto, cpu, cuda, cuda:1 or mps"):
+        with pytest.raises(UserError, match="Use auto, cpu, cuda, cuda:1 or mps"):
             machine.hardware(device)
     assert machine.hardware("auto") == machine.hardware("cpu")
 

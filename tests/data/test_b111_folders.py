@@ -217,7 +217,7 @@ def test_b125_a_misspelt_key_is_noted(tmp_path: Path) -> None:
 
 
 def test_b125_a_misspelt_key_of_our_own_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no key 'lables'.*did you mean labels"):
+    with pytest.raises(UserError, match=r"no key 'lables'.*Did you mean labels"):
         checked(pairs(tmp_path / "d"), "[lables]\ntumour = 1\n")
 
 

@@ -81,14 +81,14 @@ def test_b145_kinds_of_series_are_a_question_with_its_answer(tmp_path: Path) -> 
     series(tmp_path / "d" / "a" / "ct", "a")
     series(tmp_path / "d" / "a" / "t2", "a", modality="MR")
     nifti_mask(tmp_path / "d" / "a" / "ct" / "mask.nii.gz")
-    with pytest.raises(UserError, match=r'2 kinds: 1 CT, 1 MR; which is the image\? set series = "CT"'):
+    with pytest.raises(UserError, match=r'2 kinds: 1 CT, 1 MR; which is the image\? Set series = "CT"'):
         open_dataset(tmp_path / "d")
 
 
 def test_an_unknown_series_lists_those_there_are(tmp_path: Path) -> None:
     series(tmp_path / "d" / "a", "a")
     (tmp_path / "c.toml").write_text('[dataset]\nseries = "PET"\nlayout = "dicom"\n')
-    with pytest.raises(UserError, match=r"no DICOM series is 'PET'. use one of CT"):
+    with pytest.raises(UserError, match=r"no DICOM series is 'PET'. Use one of CT"):
         open_dataset(tmp_path / "d", config=tmp_path / "c.toml")
 
 

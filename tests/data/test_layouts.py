@@ -316,7 +316,7 @@ def test_an_ambiguous_folder_gives_the_candidates_and_the_flag(tmp_path: Path, m
     with pytest.raises(UserError, match=r"2 ways: pairs \(images in images, labels in labels\); twin \(it looks alike\).*--layout pairs"):
         open_dataset(folder)
     assert len(open_dataset(folder, layout="twin").training) == 2
-    with pytest.raises(UserError, match=r"no layout 'tables'.*choose one of nnunet"):
+    with pytest.raises(UserError, match=r"no layout 'tables'.*Choose one of nnunet"):
         open_dataset(folder, layout="tables")
 
 

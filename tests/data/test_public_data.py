@@ -78,7 +78,7 @@ def test_gray_stored_as_colour_and_as_gray_with_alpha_are_told(public_data: Path
 
 def test_three_series_of_a_patient_ask_which_one_and_answered_give_the_masks_of_the_nifti_files(public_data: Path, tmp_path: Path) -> None:
     pytest.importorskip("pydicom")
-    with pytest.raises(UserError, match=r"3 kinds: 2 CT, 2 MR, 2 PT; which is the image\? set series"):
+    with pytest.raises(UserError, match=r"3 kinds: 2 CT, 2 MR, 2 PT; which is the image\? Set series"):
         open_dataset(public_data / "sts_sarcoma_dicom")
     config = tmp_path / "answer.toml"
     config.write_text('[dataset]\nseries = "MR_T1"\n')

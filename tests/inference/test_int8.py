@@ -139,7 +139,9 @@ def test_without_the_package_or_the_time_or_a_processor_a_model_is_made_without(
     monkeypatch.setattr(int8_cost, "find_spec", lambda name: None)
     assert measure_int8(bench, job) is None
     monkeypatch.setattr(int8_cost, "find_spec", lambda name: object())
-    assert measure_int8(bench, replace(job, device="cuda")) is None
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(int8_cost, "device_named", torch.device)
+        assert measure_int8(bench, replace(job, device="cuda")) is None
     monkeypatch.setitem(int8_cost.LEAST_VOXELS, "cpu", 10)
     assert measure_int8(bench, job) is None
     assert asked == []

@@ -152,8 +152,8 @@ def test_no_label_at_all_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("toml", "said"),
     [
-        ("[dataset]\nlayuot = 'pairs'\n", "no key 'layuot'.*did you mean layout"),
-        ("[lables]\na = 1\n", "no key 'lables'.*did you mean labels"),
+        ("[dataset]\nlayuot = 'pairs'\n", "no key 'layuot'.*Did you mean layout"),
+        ("[lables]\na = 1\n", "no key 'lables'.*Did you mean labels"),
         ("[labels]\na = 1.5\n", "labels.a is 1.5"),
         ("[labels]\na = 1\nb = 1\n", "one value to two labels"),
         ("[labels]\na = 1\n[regions]\nwhole = [1]\n", "regions.whole"),

@@ -225,9 +225,9 @@ def test_pieces_of_each_class_are_the_objects_of_both_sides(job, tmp_path):
 
 
 def test_wishes_for_objects_that_make_no_sense_are_refused(job, tmp_path):
-    with pytest.raises(UserError, match="add --objects numbered"):
+    with pytest.raises(UserError, match="Add --objects numbered"):
         wanted_of((), border=2)
-    with pytest.raises(UserError, match="choose from pieces, numbered"):
+    with pytest.raises(UserError, match="Choose from pieces, numbered"):
         wanted_of((), objects="cells")
     phantoms.make("cells", tmp_path / "data", cases=2, size=32, seed=0)
     pictures_of_cells(tmp_path / "masks", (1, 1))

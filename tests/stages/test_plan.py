@@ -86,7 +86,7 @@ def test_b159_a_plan_of_a_newer_version_is_refused_with_both_versions(tmp_path: 
 
 
 def test_an_unknown_planner_writes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="did you mean nnunet"):
+    with pytest.raises(UserError, match="Did you mean nnunet"):
         plan(HEART, CPU, Budget(), "nnunett", job(tmp_path))
     assert not (tmp_path / "heart.autounet" / "plan.json").exists()
 

@@ -296,5 +296,5 @@ def test_b168_a_number_that_no_device_has_is_said_with_those_there_are(model, tm
 
 def test_why_a_case_has_no_mask_is_said_in_two_sentences():
     failed = PredictedCase(case="a", problem="a.nii.gz was cut", fix="copy the file again")
-    assert failed.said == "a: a.nii.gz was cut. copy the file again."
+    assert failed.said == "a: a.nii.gz was cut. Copy the file again."
     assert PredictReport(model="m", cases=(failed,)).lines()[1] == failed.said

@@ -313,7 +313,7 @@ def test_first_stages_come_before_the_stages_that_need_them(organs):
     both = replace(plan, configurations=(second, first), train=("3d_cascade",))
     assert [c.name for c in in_order(both, None)] == [first.name, "3d_cascade"]
     assert wanted_folds(plan, splits, None) == [0, 1, 2]
-    with pytest.raises(UserError, match=r"no fold 7.*choose from 0 to 2"):  # B168
+    with pytest.raises(UserError, match=r"no fold 7.*Choose from 0 to 2"):  # B168
         wanted_folds(plan, splits, (7,))
 
 
@@ -323,7 +323,7 @@ def test_a_cascade_is_trained_on_the_masks_of_folds_that_had_not_seen_the_case(o
     second = replace(first, name="3d_cascade", previous=first.name)
     both = replace(plan, configurations=(first, second), train=(first.name, "3d_cascade"))
     prepare.prepare(dataset, both, job)
-    with pytest.raises(UserError, match="train every fold"):
+    with pytest.raises(UserError, match="Train every fold"):
         train(dataset, both, splits, job, folds=(0,), configurations=("3d_cascade",))
     train(dataset, both, splits, job)
     weights = load_tensors(job.work / "runs" / "3d_cascade" / "fold_0" / "weights.safetensors")

@@ -89,7 +89,7 @@ def test_what_is_just_within_the_limits_is_read(tmp_path: Path) -> None:
 
 def test_a_missing_file_a_folder_and_a_pipe_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text("{}")
-    with pytest.raises(UserError, match="did you mean plan"):
+    with pytest.raises(UserError, match="Did you mean plan"):
         read_json(tmp_path / "plans.json")
     with pytest.raises(UserError, match="cannot be opened"):
         read_json(tmp_path / "nowhere/plan.json")

@@ -85,11 +85,11 @@ def test_b008_several_gzip_members_are_one_file(plain: Path, tmp_path: Path) -> 
 
 
 def test_b009_a_plain_file_named_gz_is_refused_with_its_right_name(plain: Path) -> None:
-    refused(plain.rename(plain.with_name("case.nii.gz")), "plain NIfTI", "rename it to .nii")
+    refused(plain.rename(plain.with_name("case.nii.gz")), "plain NIfTI", "Rename it to .nii")
 
 
 def test_b010_a_packed_file_named_nii_is_refused_with_its_right_name(packed: Path) -> None:
-    refused(packed.rename(packed.with_name("case.nii")), "gzip", "rename it to .nii.gz")
+    refused(packed.rename(packed.with_name("case.nii")), "gzip", "Rename it to .nii.gz")
 
 
 @pytest.mark.parametrize(

@@ -112,12 +112,12 @@ def test_b040_a_wrong_header_size_is_refused(plain: Path, size: int) -> None:
 )
 def test_b041_voxels_that_are_no_plain_numbers_are_refused(tmp_path: Path, dtype: Any, kind: str) -> None:
     path = nifti(tmp_path / "case.nii", array=np.zeros((4, 5, 6), dtype))
-    refused(path, kind, "extract one channel", header_too=True)
+    refused(path, kind, "Extract one channel", header_too=True)
 
 
 @pytest.mark.parametrize(("code", "bits", "kind"), [(1, 1, "single bits"), (1536, 128, "128-bit"), (2048, 256, "complex")])
 def test_b041_numbers_nobody_else_reads_are_refused(plain: Path, code: int, bits: int, kind: str) -> None:
-    refused(patched(plain, (70, "2h", code, bits)), kind, "extract one channel", header_too=True)
+    refused(patched(plain, (70, "2h", code, bits)), kind, "Extract one channel", header_too=True)
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64])

@@ -103,7 +103,7 @@ def test_b051_two_placements_are_asked_about(tmp_path: Path) -> None:
     moved = SPACING.copy()
     moved[0, 3] = 10.0
     path = with_forms(tmp_path / "case.nii", SPACING, 2, moved, 1)
-    refused(path, "10 mm away", "set trust = 'sform' or 'qform'", header_too=True)
+    refused(path, "10 mm away", "Set trust = 'sform' or 'qform'", header_too=True)
     assert accepted(path, options=ReadOptions(trust="sform")).geometry.origin_xyz_mm == pytest.approx((0, 0, 0))
     assert accepted(path, options=ReadOptions(trust="qform")).geometry.origin_xyz_mm == pytest.approx((10, 0, 0))
     image = read_image(path, ReadOptions(trust="qform"))
@@ -125,7 +125,7 @@ def test_b051_a_tenth_of_a_voxel_is_the_limit_and_the_sform_the_one_that_counts(
 def test_b052_mirrored_placements_are_asked_about(tmp_path: Path) -> None:
     mirrored = SPACING @ np.diag([-1.0, 1, 1, 1])
     path = with_forms(tmp_path / "case.nii", SPACING, 1, mirrored, 1)
-    refused(path, "mirror image", "left and right", "set trust", header_too=True)
+    refused(path, "mirror image", "left and right", "Set trust", header_too=True)
 
 
 def test_b053_placements_that_differ_by_rounding_are_one(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_b055_a_skewed_grid_is_refused(tmp_path: Path) -> None:
     skewed = SPACING.copy()
     skewed[0, 1] = 0.3
     path = nifti(tmp_path / "case.nii", affine=skewed)
-    refused(path, "skewed", "degrees", "resample", header_too=True)
+    refused(path, "skewed", "degrees", "Resample", header_too=True)
 
 
 @pytest.mark.parametrize("slight", [1e-4, 5e-3])
@@ -242,13 +242,13 @@ def test_b067_trailing_axes_of_one_are_dropped(tmp_path: Path, tail: tuple[int, 
 
 def test_b068_several_volumes_where_one_is_expected_are_refused(tmp_path: Path) -> None:
     path = nifti(tmp_path / "case.nii", array=voxels((6, 5, 4, 3)))
-    refused(path, "holds 3 volumes", "1 is expected", "split", options=ReadOptions(channels=1), header_too=True)
+    refused(path, "holds 3 volumes", "1 is expected", "Split", options=ReadOptions(channels=1), header_too=True)
     image = accepted(path, "3 volumes in one file", options=ReadOptions(channels=3))
     assert np.array_equal(image.voxels_czyx, voxels((6, 5, 4, 3)).T)
 
 
 def test_b069_vectors_in_voxels_are_refused(tmp_path: Path) -> None:
-    refused(nifti(tmp_path / "case.nii", array=voxels((6, 5, 4, 1, 3))), "5 axes", "split", header_too=True)
+    refused(nifti(tmp_path / "case.nii", array=voxels((6, 5, 4, 1, 3))), "5 axes", "Split", header_too=True)
 
 
 def test_b070_a_volume_beyond_the_budget_is_refused_with_what_it_needs(tmp_path: Path) -> None:

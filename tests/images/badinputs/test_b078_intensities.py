@@ -82,7 +82,7 @@ def test_b087_values_single_precision_cannot_hold_are_refused(tmp_path: Path) ->
     array[1, 1, 1] = 1e30
     assert accepted(nifti(tmp_path / "case.nii", array=array)).voxels_czyx.max() == np.float32(1e30)
     array[1, 1, 1] = -1e300
-    refused(nifti(tmp_path / "case.nii", array=array), "-1e+300", "rescale")
+    refused(nifti(tmp_path / "case.nii", array=array), "-1e+300", "Rescale")
 
 
 def test_b088_unsigned_values_above_the_signed_range_do_not_wrap(tmp_path: Path) -> None:

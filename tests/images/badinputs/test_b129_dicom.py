@@ -44,7 +44,7 @@ def test_b129_a_missing_slice_is_refused_with_its_place(folder: Path) -> None:
 
 def test_b130_two_slices_at_one_place_are_refused_by_name(folder: Path) -> None:
     save(folder, plane(2, SOPInstanceUID=new_uid()), names=["copy.dcm"])
-    refused(folder, "copy.dcm and slice_02.dcm lie at the same position (4.00 mm)", "remove", header_too=True)
+    refused(folder, "copy.dcm and slice_02.dcm lie at the same position (4.00 mm)", "Remove", header_too=True)
 
 
 def test_b131_a_localizer_in_the_series_is_left_out_and_noted(folder: Path) -> None:
@@ -200,7 +200,7 @@ def test_b145_several_series_are_asked_about_with_a_table(folder: Path) -> None:
     other = [plane(i, SeriesInstanceUID=f"{SERIES}.222", StudyInstanceUID=new_uid(), PatientID="OTHER", Modality="MR") for i in range(4)]
     save(folder / "more", *other)
     text = refused(
-        folder, "2 series of 2 studies and 2 patients", "1: CT, 6 images of 10 x 8", "2: MR, 4 images", "set series", header_too=True
+        folder, "2 series of 2 studies and 2 patients", "1: CT, 6 images of 10 x 8", "2: MR, 4 images", "Set series", header_too=True
     )
     assert "OTHER" not in text
     assert "CANARY" not in text
@@ -241,7 +241,7 @@ def test_b147_the_frames_of_an_enhanced_object_are_slices(tmp_path: Path) -> Non
 
 def test_b147_frames_without_positions_and_mosaics_are_refused(tmp_path: Path) -> None:
     refused_any(
-        series(tmp_path / "us", 1, NumberOfFrames=2, PixelData=pixels(0).tobytes() * 2), "2 frames without their positions", "convert"
+        series(tmp_path / "us", 1, NumberOfFrames=2, PixelData=pixels(0).tobytes() * 2), "2 frames without their positions", "Convert"
     )
     refused_any(series(tmp_path / "mosaic", 1, ImageType=["ORIGINAL", "PRIMARY", "MOSAIC"]), "mosaic", "dcm2niix")
 
