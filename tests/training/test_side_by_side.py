@@ -46,6 +46,22 @@ def units(*names, after=()):
     return [Unit(name=name, after=frozenset(after)) for name in names]
 
 
+def stopped_when_two_are_ready(names, made, heard):
+    def ask():
+        while heard.text.count("ready") < 2:
+            time.sleep(0.02)
+        stop.request("test")
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        with pytest.raises(stop.Stopped):
+            side_by_side(units(*names), {n: {"name": n} for n in names}, made)
+    finally:
+        thread.join()
+        stop.clear()
+
+
 def test_every_device_trains_one_at_a_time_and_all_are_trained(tmp_path):
     program = f"""
 place = {str(tmp_path)!r} + '/' + task['device']
@@ -110,20 +126,7 @@ print('ready', file=sys.stderr, flush=True)
 time.sleep(60)
 """
     made, heard = crew(program)
-
-    def ask():
-        while heard.text.count("ready") < 2:
-            time.sleep(0.02)
-        stop.request("test")
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        with pytest.raises(stop.Stopped):
-            side_by_side(units("a", "b", "c"), {n: {"name": n} for n in "abc"}, made)
-    finally:
-        thread.join()
-        stop.clear()
+    stopped_when_two_are_ready("abc", made, heard)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["saved_a", "saved_b"]
     assert {p.read_text() for p in tmp_path.iterdir()} == {"x"}
 
@@ -160,20 +163,7 @@ print('ready', file=sys.stderr, flush=True)
 time.sleep(60)
 """
     made, heard = crew(program, (("one", "two"),))
-
-    def ask():
-        while heard.text.count("ready") < 2:
-            time.sleep(0.02)
-        stop.request("test")
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        with pytest.raises(stop.Stopped):
-            side_by_side(units("a"), {"a": {"name": "a"}}, made)
-    finally:
-        thread.join()
-        stop.clear()
+    stopped_when_two_are_ready("a", made, heard)
     assert (tmp_path / "saved").exists()
 
 
