@@ -144,8 +144,6 @@ def make_learner(network: nn.Module, loss: SegmentationLoss, execution: Executio
     """A learner at its first step."""
     network = execution.placed(network)
     optimiser: torch.optim.Optimizer
-    # One pass over the weights instead of one an operation. An accelerator has torch's own choice.
-    fused = True if execution.device.type == "cpu" else None
     if schedule.optimiser == "sgd":
         optimiser = torch.optim.SGD(
             network.parameters(),
@@ -153,12 +151,10 @@ def make_learner(network: nn.Module, loss: SegmentationLoss, execution: Executio
             momentum=schedule.momentum,
             nesterov=schedule.momentum > 0,
             weight_decay=schedule.weight_decay,
-            fused=fused,
         )
     else:
-        betas = (schedule.momentum, 0.999)
         optimiser = torch.optim.AdamW(
-            network.parameters(), schedule.learning_rate, betas=betas, weight_decay=schedule.weight_decay, fused=fused
+            network.parameters(), schedule.learning_rate, betas=(schedule.momentum, 0.999), weight_decay=schedule.weight_decay
         )
     average = {} if schedule.ema_decay is None else {n: p.detach().clone() for n, p in network.named_parameters()}
     scaler = torch.amp.GradScaler(execution.device.type) if execution.precision == "float16" else None

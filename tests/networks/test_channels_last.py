@@ -7,11 +7,7 @@ from torch.nn import functional
 from autounet.networks import blocks, build
 from autounet.networks.blocks import InstanceNorm, enlarged
 from autounet.training.execution import Execution, laid_out
-from autounet.training.fold import Fold, fresh_learner
-from autounet.training.sample import Source, collate
-from planners.plan import Schedule
 from tests.networks.test_networks import architecture, picture
-from tests.training.tiny import case, recipe
 
 CPU = torch.device("cpu")
 LAST = Execution(device=CPU, channels_last=True)
@@ -84,25 +80,3 @@ def test_a_picture_of_one_channel_says_by_its_strides_that_channels_are_last():
         kind = torch.nn.Conv2d if len(shape) == 4 else torch.nn.Conv3d
         assert blocks.channels_last(kind(1, 8, 3, padding=1)(placed))
         assert not blocks.channels_last(kind(1, 8, 3, padding=1)(image))
-
-
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-def test_one_pass_over_weights_in_any_layout_changes_them_as_many_passes_do(optimiser, tmp_path):
-    schedule = Schedule(optimiser=optimiser, momentum=0.9, learning_rate=0.01, weight_decay=0.01, iterations=4, iterations_per_epoch=2)
-    made, cases = recipe(schedule=schedule), {"a": case(1), "b": case(2)}
-    source, found = Source(recipe=made, cases=cases), []
-    batches = [collate([source.sample(step, 0), source.sample(step, 1)], flat=False) for step in range(4)]
-    for fused in (True, False):
-        learner = fresh_learner(Fold(recipe=made, cases=cases, folder=tmp_path), LAST)
-        assert learner.optimiser.defaults["fused"]
-        if not fused:
-            for group in learner.optimiser.param_groups:
-                group["fused"] = False
-        for batch in batches:
-            learner.step(batch, 0.01)
-            if len(found) == 0:
-                learner.restore(learner.tensors())  # what a checkpoint holds is contiguous, the weights are not
-        found.append(learner.final_weights())
-    for name, weight in found[0].items():
-        if not name.endswith("conv.bias"):  # before a norm its gradient is nothing but rounding, of which AdamW makes whole steps
-            torch.testing.assert_close(weight, found[1][name], atol=1e-5, rtol=1e-4)
