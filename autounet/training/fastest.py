@@ -15,15 +15,15 @@ UNTIMED, TIMED = 3, 5  # steps; kernels are chosen in the first, and a compiler 
 
 
 def fastest(ways: Sequence[Execution], seconds_of: Callable[[Execution], float]) -> tuple[Execution, str]:
-    """The way whose step takes least, and what each took; the first where none fits into memory."""
+    """The way whose step takes least, and what each took; the first where none could be gone: the training says why."""
     found = [(seconds_of(way), way) for way in ways]
     least, way = min(found, key=lambda one: one[0])
-    said = "; ".join(f"{name}: {'no memory' if isinf(seconds) else f'{1000 * seconds:.0f} ms a step'}" for seconds, name in found)
+    said = "; ".join(f"{name}: {'not possible' if isinf(seconds) else f'{1000 * seconds:.0f} ms a step'}" for seconds, name in found)
     return (ways[0] if isinf(least) else way), said
 
 
 def seconds_a_step(plan: Plan, configuration: Configuration, way: Execution) -> float:
-    """Of a step on made-up images, samples not counted; infinite where memory does not suffice."""
+    """Of a step on made-up images, samples not counted; infinite where it cannot be made."""
     try:
         learner, batch = made_up(plan, configuration, way)
         seconds = []
@@ -31,7 +31,7 @@ def seconds_a_step(plan: Plan, configuration: Configuration, way: Execution) -> 
             began = perf_counter()
             learner.step(batch, 0.0, configuration.accumulate)  # its report is read from the device, so the step is over
             seconds.append(perf_counter() - began)
-    except torch.OutOfMemoryError:
+    except RuntimeError:  # no memory, or no kernel for maps of this size: another way may have both
         return inf
     finally:
         if way.device.type == "cuda":

@@ -148,11 +148,12 @@ def test_a_step_with_any_term_of_the_loss_can_be_timed_on_made_up_images(term):
     assert 0 < seconds_a_step(made.plan, made.configuration, FAST) < 60
 
 
-def test_a_way_that_does_not_fit_takes_for_ever(monkeypatch):
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no room"), RuntimeError("CUDNN_STATUS_NOT_SUPPORTED")])
+def test_a_way_that_does_not_fit_or_lacks_a_kernel_takes_for_ever(monkeypatch, error):
     made = recipe()
 
     def full(*_):
-        raise torch.OutOfMemoryError("no room")
+        raise error
 
     monkeypatch.setattr("autounet.training.fastest.made_up", full)
     assert isinf(seconds_a_step(made.plan, made.configuration, FAST))
